@@ -1,0 +1,1 @@
+//! Periodic work: dispatch, rescue, retention.

@@ -1,0 +1,1 @@
+//! Best-effort signals between processes.

@@ -1,0 +1,102 @@
+//! Money's seam: no provider is called without a [`Reservation`], and none is forgotten.
+//!
+//! A `Reservation` is minted only by the ledger (`store::ledger`; its constructor is a disallowed method
+//! elsewhere), is not `Clone`, and is spent by a billable provider call, which always gives back a
+//! [`Receipt`]. Only the ledger consumes receipts.
+
+use crate::Nano;
+
+/// The right to make one billable provider call, up to `amount`.
+#[derive(Debug)]
+#[must_use = "a reservation holds money until the ledger settles or releases it"]
+pub struct Reservation {
+    id: String,
+    amount: Nano,
+}
+
+impl Reservation {
+    /// Mints a reservation. Only the ledger may call this.
+    pub fn mint(id: String, amount: Nano) -> Self {
+        Self { id, amount }
+    }
+
+    /// The id: that of the job or request it pays for.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The most that the call may cost the customer.
+    pub fn amount(&self) -> Nano {
+        self.amount
+    }
+
+    /// The receipt for a call that ended as `billing` says.
+    pub fn receipt(self, billing: Billing) -> Receipt {
+        Receipt { reservation: self, billing }
+    }
+}
+
+/// What a provider may bill the operator for one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Billing {
+    /// The provider provably did not get the request.
+    NotSent,
+    /// The provider may have got it; whether it bills is not known.
+    MaybeBilled,
+    /// The provider did the work and reported this use.
+    Billed(Usage),
+}
+
+/// What was used, in the provider's own units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens read, cached ones included.
+    pub input_tokens: u64,
+    /// Tokens written, reasoning included.
+    pub output_tokens: u64,
+    /// Input tokens that the provider served from its own cache.
+    pub cached_tokens: u64,
+    /// The provider sent no usage: this is our own count, `ceil(bytes / 4)`.
+    pub estimated: bool,
+}
+
+/// A reservation after its call: what must be settled or released.
+#[derive(Debug)]
+#[must_use = "only the ledger consumes receipts"]
+pub struct Receipt {
+    reservation: Reservation,
+    billing: Billing,
+}
+
+impl Receipt {
+    /// The id of the reservation.
+    pub fn id(&self) -> &str {
+        self.reservation.id()
+    }
+
+    /// What the provider may bill.
+    pub fn billing(&self) -> &Billing {
+        &self.billing
+    }
+
+    /// The same reservation for another try, when the first provably never reached the provider.
+    ///
+    /// # Errors
+    /// Gives the receipt back when the call may have been billed: then no retry is free of risk.
+    pub fn retry(self) -> Result<Reservation, Self> {
+        if self.billing == Billing::NotSent { Ok(self.reservation) } else { Err(self) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test stands in for the ledger")]
+    fn only_a_call_that_was_not_sent_may_be_tried_again() {
+        let mint = || Reservation::mint("req_1".into(), Nano::ZERO);
+        assert!(mint().receipt(Billing::NotSent).retry().is_ok());
+        assert!(mint().receipt(Billing::MaybeBilled).retry().is_err());
+    }
+}

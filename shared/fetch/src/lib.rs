@@ -1,0 +1,1 @@
+//! HTTP out: the trusted pool, the untrusted fetcher, the SSE framer.

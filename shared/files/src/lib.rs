@@ -1,0 +1,1 @@
+//! Result files: stored durably, served by range.

@@ -1,0 +1,1 @@
+//! The life of a provider call: resolve, admit, dispatch, relay, settle.

@@ -1,0 +1,1 @@
+//! The broker: a doorbell that tells workers to look at the database.

@@ -1,0 +1,1 @@
+//! The task engine: claim, lease, checkpoint, finish, dispatch, rescue.

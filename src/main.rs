@@ -1,0 +1,2 @@
+//! The `aigateway` binary.
+fn main() {}

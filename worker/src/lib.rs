@@ -1,0 +1,1 @@
+//! Runs tasks: generates media, delivers webhooks.
