@@ -47,6 +47,48 @@ pub enum Billing {
     Billed(Usage),
 }
 
+/// A billable call whose answer has begun: the provider has the request, the end is still open.
+#[derive(Debug)]
+#[must_use = "an open call must end in a receipt"]
+pub struct OpenCall(Reservation);
+
+impl OpenCall {
+    /// The provider answered the call that `reservation` pays for; the body follows.
+    pub fn new(reservation: Reservation) -> Self {
+        Self(reservation)
+    }
+
+    /// The body ended; `usage` is what it cost, the provider's count or our estimate.
+    pub fn billed(self, usage: Usage) -> Receipt {
+        self.0.receipt(Billing::Billed(usage))
+    }
+
+    /// The body never made sense; what the provider bills is not known.
+    pub fn maybe_billed(self) -> Receipt {
+        self.0.receipt(Billing::MaybeBilled)
+    }
+}
+
+/// A submit that was about to be sent, or was: nobody knows whether the provider has it.
+#[derive(Debug)]
+#[must_use = "an unknown outcome must be repeated, reconciled or ended"]
+pub struct Intent(Reservation);
+
+impl Intent {
+    /// The intent that was recorded before the call that `reservation` paid for.
+    pub fn new(reservation: Reservation) -> Self {
+        Self(reservation)
+    }
+
+    /// The same reservation for the same submit under the same idempotency key.
+    ///
+    /// # Errors
+    /// Gives the intent back when the provider takes no idempotency key: a second submit could cost twice.
+    pub fn repeat(self, idempotent_submit: bool) -> Result<Reservation, Self> {
+        if idempotent_submit { Ok(self.0) } else { Err(self) }
+    }
+}
+
 /// What was used, in the provider's own units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -79,6 +121,11 @@ impl Receipt {
         &self.billing
     }
 
+    /// The call as an intent whose outcome is not known, for a provider that can be asked again under the same key.
+    pub fn into_intent(self) -> Intent {
+        Intent(self.reservation)
+    }
+
     /// The same reservation for another try, when the first provably never reached the provider.
     ///
     /// # Errors
@@ -98,5 +145,13 @@ mod tests {
         let mint = || Reservation::mint("req_1".into(), Nano::ZERO);
         assert!(mint().receipt(Billing::NotSent).retry().is_ok());
         assert!(mint().receipt(Billing::MaybeBilled).retry().is_err());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test stands in for the ledger")]
+    fn an_unknown_outcome_is_repeated_only_under_an_idempotency_key() {
+        let intent = || Reservation::mint("job_1".into(), Nano::ZERO).receipt(Billing::MaybeBilled).into_intent();
+        assert!(intent().repeat(true).is_ok());
+        assert!(intent().repeat(false).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! Models: what a request may name, and what it costs.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -77,6 +79,8 @@ pub struct Model {
     pub price: Option<Price>,
     /// Allowed clip lengths, when known.
     pub duration: Option<DurationRange>,
+    /// How long a job of this model may take, when the operator set it; else [`crate::job::deadline`].
+    pub deadline: Option<Duration>,
 }
 
 impl Model {

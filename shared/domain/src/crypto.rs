@@ -118,6 +118,9 @@ impl KeyRing {
 
     /// Encrypts `secret` for storage. `context` names the row (`webhook_secret|acc_…`): a ciphertext that is moved to
     /// another row does not open there.
+    ///
+    /// # Panics
+    /// Never: AES-GCM refuses only what no memory holds.
     #[expect(clippy::expect_used, reason = "AES-GCM refuses only plaintexts of more than 64 GiB")]
     pub fn seal(&self, context: &str, secret: &str) -> String {
         let cipher = Aes256Gcm::new(&self.derive_writing(Purpose::SecretsAtRest).into());

@@ -12,15 +12,15 @@ use crate::catalog::Modality;
 use crate::{Millis, Nano};
 
 /// How long a result is kept.
-pub const RESULT_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const RESULT_KEPT: Duration = Duration::from_hours(168);
 /// How long a `result_url` is good for when a job is read.
-pub const RESULT_URL_GOOD: Duration = Duration::from_secs(24 * 3600);
+pub const RESULT_URL_GOOD: Duration = Duration::from_hours(24);
 
 /// How long a job of `modality` may take before it fails with [`ErrorCode::DeadlineExceeded`].
 pub fn deadline(modality: Modality) -> Duration {
     match modality {
-        Modality::Music => Duration::from_secs(15 * 60),
-        _ => Duration::from_secs(30 * 60),
+        Modality::Music => Duration::from_mins(15),
+        _ => Duration::from_mins(30),
     }
 }
 
@@ -144,6 +144,14 @@ pub struct JobResult {
     /// Such as `320x180`, for video.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<String>,
+    /// Under which key `Files` holds it; never on the wire.
+    pub file_key: String,
+}
+
+/// Under which key the file that epoch `epoch` of a job's task made is stored. A worker that lost its lease thus never
+/// writes over the file of the one that has it.
+pub fn file_key(job_id: &str, epoch: i64, filename: &str) -> String {
+    format!("jobs/{job_id}/{epoch}/{filename}")
 }
 
 /// Why a job failed, with a sentence for its owner.

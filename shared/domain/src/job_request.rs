@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn bad_fields_are_named() {
         for (body, param) in [
-            (r#"{}"#, "prompt"),
+            (r"{}", "prompt"),
             (r#"{"prompt":" "}"#, "prompt"),
             (r#"{"prompt":["x"]}"#, "prompt"),
             (r#"{"prompt":"x","model":1}"#, "model"),

@@ -17,7 +17,7 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_MEMBERS: usize = 1000;
 
 /// A JSON object with its members in the order they were sent, each value verbatim.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RawObject(Vec<(String, Box<RawValue>)>);
 
 impl RawObject {

@@ -14,6 +14,7 @@ pub mod job;
 pub mod job_request;
 pub mod json;
 pub mod keys;
+pub mod links;
 pub mod money;
 pub mod retry;
 pub mod secret;

@@ -77,7 +77,7 @@ pub fn crash_backoff(crashes: i64) -> Duration {
 }
 
 /// The right of one worker to work on one task: every write it makes names the epoch it claimed with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// The task.
     pub task_id: String,

@@ -12,12 +12,12 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between attempts: the entry at `n` comes after attempt `n + 1` failed.
 const SCHEDULE: [Duration; 7] = [
     Duration::from_secs(5),
-    Duration::from_secs(60),
-    Duration::from_secs(5 * 60),
-    Duration::from_secs(30 * 60),
-    Duration::from_secs(2 * 3600),
-    Duration::from_secs(6 * 3600),
-    Duration::from_secs(15 * 3600),
+    Duration::from_mins(1),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(6),
+    Duration::from_hours(15),
 ];
 
 /// What a receiver's answer means for the event.
@@ -53,7 +53,7 @@ mod tests {
     fn eight_attempts_over_a_day() {
         assert_eq!(SCHEDULE.len() + 1, MAX_ATTEMPTS as usize);
         let total: Duration = SCHEDULE.iter().sum();
-        assert!((Duration::from_secs(23 * 3600)..Duration::from_secs(25 * 3600)).contains(&total));
+        assert!((Duration::from_hours(23)..Duration::from_hours(25)).contains(&total));
     }
 
     #[test]
