@@ -1,1 +1,117 @@
 //! The database: one SQL text for SQLite and PostgreSQL.
+//!
+//! [`Store`] is the only door. Hot writes (accept, claim and checkpoint, finish and settle) go through bounded
+//! [combiner lanes](combine): what waits while a commit is under way becomes the next transaction. Everything here is
+//! tested on both databases by `shared/store/tests/suite`.
+
+mod accept;
+pub mod accounts;
+mod combine;
+mod db;
+mod dialect;
+mod dispatch;
+mod error;
+mod fair;
+mod finish;
+mod jobs;
+mod lease;
+mod ledger;
+mod retain;
+mod sql;
+mod steps;
+mod webhooks;
+mod workers;
+
+use std::sync::Arc;
+
+use aig_domain::Clock;
+use tokio_util::task::TaskTracker;
+
+pub use accept::{Accepted, Idempotency, NewJob};
+pub use accounts::{ApiKey, NewAccount, NewApiKey, Scope, WebhookSecrets};
+pub use db::StoreConfig;
+pub use dispatch::DueWork;
+pub use error::StoreError;
+pub use finish::{Attempt, Delivery, DeliveryEnd, JobEnd, JobEndTarget, NewEvent, Won};
+pub use jobs::JobPage;
+pub use lease::{ClaimRequest, Claimed, WebhookEvent, Work};
+pub use ledger::{Claim, Ledger};
+pub use retain::Expired;
+pub use steps::{Step, StepKind};
+pub use webhooks::WebhookHistory;
+pub use workers::LeaseConnection;
+
+use combine::Lane;
+use db::Db;
+
+/// How many items may wait in one lane before callers are told to come back.
+const LANE_CAPACITY: usize = 8192;
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    db: Db,
+    clock: Arc<dyn Clock>,
+    ledger: Ledger,
+    accept: Lane<accept::AcceptBatch>,
+    lease: Lane<lease::LeaseBatch>,
+    finish: Lane<finish::FinishBatch>,
+}
+
+impl Store {
+    /// Opens the database and starts the lanes on `tracker`. Changes no schema: see [`Store::migrate`].
+    ///
+    /// # Errors
+    /// When the URL is not understood or the database cannot be reached within a few seconds.
+    pub async fn connect(
+        config: &StoreConfig,
+        clock: Arc<dyn Clock>,
+        tracker: &TaskTracker,
+    ) -> Result<Self, StoreError> {
+        let db = Db::connect(config).await?;
+        let ledger = Ledger::default();
+        Ok(Self {
+            accept: Lane::spawn(accept::AcceptBatch, db.clone(), LANE_CAPACITY, tracker),
+            lease: Lane::spawn(lease::LeaseBatch, db.clone(), LANE_CAPACITY, tracker),
+            finish: Lane::spawn(finish::FinishBatch, db.clone(), LANE_CAPACITY, tracker),
+            db,
+            clock,
+            ledger,
+        })
+    }
+
+    /// Brings the schema up to date. Safe to run at the same time from many processes.
+    ///
+    /// # Errors
+    /// When the database is newer than this program, or a statement fails.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.db.migrate().await
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not, within the pool's time limit.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        db::on!(self.db.read(), |pool| sqlx::query("SELECT 1").execute(pool).await.map(drop))?;
+        Ok(())
+    }
+
+    /// Whether this is the embedded database, where the data folder's lock stands for every lease.
+    pub fn is_embedded(&self) -> bool {
+        self.db.is_sqlite()
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Takes no more writes, waits until the lanes are empty, closes the connections.
+    pub async fn close(&self) {
+        self.accept.close().await;
+        self.lease.close().await;
+        self.finish.close().await;
+        self.db.close().await;
+    }
+}

@@ -1,0 +1,238 @@
+//! The write combiner: what waits while a commit is under way becomes the next transaction. No timer.
+//!
+//! A lane takes at most [`MAX_ROWS`] items per transaction. A caller that goes away does not cancel its item. When the
+//! database refuses a batch because of one row, the items run one by one; a deadlock or serialization failure reruns the
+//! batch; after a commit whose outcome is not known every item is looked up before anything is written again.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::db::{Db, Tx};
+use crate::sql::MAX_ROWS;
+use crate::{StoreError, dialect};
+
+/// How often a batch is rerun after deadlocks before its callers hear of it.
+const RERUNS: u32 = 5;
+/// How often an ambiguous commit is asked about while the database comes back, and the wait in between.
+const LOOK_UPS: u32 = 5;
+const LOOK_UP_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What a lane does with a batch.
+pub(crate) trait Batch: Send + Sync + 'static {
+    type Item: Send + Sync + 'static;
+    type Output: Send + 'static;
+    /// The lane's name, for metrics and errors.
+    const NAME: &'static str;
+
+    /// Does all items in one transaction; gives one output per item, in order.
+    fn run(
+        &self,
+        tx: &mut Tx,
+        items: &[&Self::Item],
+    ) -> impl Future<Output = Result<Vec<Self::Output>, StoreError>> + Send;
+
+    /// After a commit whose outcome is not known: the output if `item` was committed, `None` if it was not.
+    fn look_up(
+        &self,
+        db: &Db,
+        item: &Self::Item,
+    ) -> impl Future<Output = Result<Option<Self::Output>, StoreError>> + Send;
+}
+
+type Answer<B> = oneshot::Sender<Result<<B as Batch>::Output, StoreError>>;
+type Waiting<B> = (<B as Batch>::Item, Answer<B>);
+
+/// A bounded lane of writes of one kind.
+pub(crate) struct Lane<B: Batch> {
+    sender: mpsc::Sender<Waiting<B>>,
+    closing: CancellationToken,
+    closed: CancellationToken,
+}
+
+impl<B: Batch> Clone for Lane<B> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), closing: self.closing.clone(), closed: self.closed.clone() }
+    }
+}
+
+impl<B: Batch> Lane<B> {
+    /// Starts the lane's task on `tracker`.
+    pub(crate) fn spawn(batch: B, db: Db, capacity: usize, tracker: &TaskTracker) -> Self {
+        let (sender, mut receiver) = mpsc::channel::<Waiting<B>>(capacity);
+        let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
+        let (stop, done) = (closing.clone(), closed.clone().drop_guard());
+        tracker.spawn(async move {
+            let _done = done;
+            let mut waiting = Vec::with_capacity(MAX_ROWS);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled(), if !receiver.is_closed() => {
+                        receiver.close();
+                        continue;
+                    }
+                    taken = receiver.recv_many(&mut waiting, MAX_ROWS) => if taken == 0 { break },
+                }
+                metrics::histogram!("aig_store_batch_items", "lane" => B::NAME)
+                    .record(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
+                // A panic in a batch must not take the lane down: its callers see a dropped answer, the next batch runs.
+                let work = work(&batch, &db, std::mem::take(&mut waiting));
+                if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                    tracing::error!(lane = B::NAME, "a batch panicked; its items were not written");
+                }
+            }
+        });
+        Self { sender, closing, closed }
+    }
+
+    /// Puts `item` in line and waits for its output.
+    pub(crate) async fn submit(&self, item: B::Item) -> Result<B::Output, StoreError> {
+        let (answer, output) = oneshot::channel();
+        self.sender.try_send((item, answer)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Full(B::NAME),
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        output.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Takes no more items and waits until those in line are done.
+    pub(crate) async fn close(&self) {
+        self.closing.cancel();
+        self.closed.cancelled().await;
+    }
+}
+
+async fn work<B: Batch>(batch: &B, db: &Db, waiting: Vec<Waiting<B>>) {
+    let (items, answers): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+    let refs: Vec<&B::Item> = items.iter().collect();
+    let results = match attempt(batch, db, &refs).await {
+        Ok(outputs) => outputs.into_iter().map(Ok).collect(),
+        Err(Failure::CommitUnknown(error)) => look_up_each(batch, db, &refs, &error).await,
+        Err(Failure::Nothing(StoreError::Database { source, .. }))
+            if dialect::is_row_fault(&source) && refs.len() > 1 =>
+        {
+            tracing::warn!(lane = B::NAME, error = %source, "a batch was refused; its items run one by one");
+            let mut results = Vec::with_capacity(refs.len());
+            for item in &refs {
+                results.push(alone(batch, db, item).await);
+            }
+            results
+        }
+        Err(Failure::Nothing(error)) => same_for_all(refs.len(), &error),
+    };
+    for (answer, result) in answers.into_iter().zip(results) {
+        // The caller may be gone; its item is done all the same.
+        let _ = answer.send(result);
+    }
+}
+
+/// Why a batch was not committed for certain.
+enum Failure {
+    /// Nothing was written.
+    Nothing(StoreError),
+    /// The commit was sent; whether it happened is not known.
+    CommitUnknown(sqlx::Error),
+}
+
+impl<E: Into<StoreError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Nothing(error.into())
+    }
+}
+
+async fn attempt<B: Batch>(batch: &B, db: &Db, items: &[&B::Item]) -> Result<Vec<B::Output>, Failure> {
+    let mut reruns = 0;
+    loop {
+        let failure = match once(batch, db, items).await {
+            Ok(outputs) => return Ok(outputs),
+            Err(failure) => failure,
+        };
+        match &failure {
+            Failure::Nothing(StoreError::Database { source, .. }) if dialect::is_rerun(source) && reruns < RERUNS => {
+                reruns += 1;
+            }
+            _ => return Err(failure),
+        }
+    }
+}
+
+async fn once<B: Batch>(batch: &B, db: &Db, items: &[&B::Item]) -> Result<Vec<B::Output>, Failure> {
+    let mut tx = db.begin().await?;
+    let outputs = batch.run(&mut tx, items).await?;
+    match tx.commit().await {
+        Ok(()) => Ok(outputs),
+        // An answer of the database is a clear no; anything else leaves the commit in doubt.
+        Err(error @ sqlx::Error::Database(_)) => Err(error.into()),
+        Err(error) => Err(Failure::CommitUnknown(error)),
+    }
+}
+
+async fn alone<B: Batch>(batch: &B, db: &Db, item: &B::Item) -> Result<B::Output, StoreError> {
+    match attempt(batch, db, &[item]).await {
+        Ok(outputs) => {
+            outputs.into_iter().next().ok_or_else(|| StoreError::Corrupt("a batch of one gave nothing".into()))
+        }
+        Err(Failure::Nothing(error)) => Err(error),
+        Err(Failure::CommitUnknown(error)) => found_or_unknown(batch, db, item, error).await,
+    }
+}
+
+async fn look_up_each<B: Batch>(
+    batch: &B,
+    db: &Db,
+    items: &[&B::Item],
+    error: &sqlx::Error,
+) -> Vec<Result<B::Output, StoreError>> {
+    tracing::warn!(lane = B::NAME, %error, items = items.len(), "the outcome of a commit is not known; looking it up");
+    let mut results = Vec::with_capacity(items.len());
+    for item in items {
+        results.push(found_or_unknown(batch, db, item, copy(error)).await);
+    }
+    results
+}
+
+/// The output of `item` if it was committed; runs it alone if it was not.
+async fn found_or_unknown<B: Batch>(
+    batch: &B,
+    db: &Db,
+    item: &B::Item,
+    error: sqlx::Error,
+) -> Result<B::Output, StoreError> {
+    for look_up in 0..LOOK_UPS {
+        if look_up > 0 {
+            tokio::time::sleep(LOOK_UP_WAIT).await;
+        }
+        match batch.look_up(db, item).await {
+            Ok(Some(output)) => return Ok(output),
+            Ok(None) => {
+                return match once(batch, db, &[item]).await {
+                    Ok(outputs) => outputs.into_iter().next().ok_or(StoreError::Closed),
+                    Err(Failure::Nothing(error)) => Err(error),
+                    Err(Failure::CommitUnknown(source)) => Err(StoreError::Database { source, commit_unknown: true }),
+                };
+            }
+            Err(still_down) => tracing::warn!(lane = B::NAME, error = %still_down, "the look-up failed"),
+        }
+    }
+    Err(StoreError::Database { source: error, commit_unknown: true })
+}
+
+fn same_for_all<T>(count: usize, error: &StoreError) -> Vec<Result<T, StoreError>> {
+    let each = || match error {
+        StoreError::Database { source, commit_unknown } => {
+            StoreError::Database { source: copy(source), commit_unknown: *commit_unknown }
+        }
+        other => StoreError::Corrupt(other.to_string()),
+    };
+    (0..count).map(|_| Err(each())).collect()
+}
+
+/// The same failure for another caller: sqlx's errors cannot be cloned, their words can.
+fn copy(error: &sqlx::Error) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other(error.to_string()))
+}

@@ -1,0 +1,174 @@
+//! Jobs as rows: reading them. They are written by [`crate::accept`], [`crate::steps`] and [`crate::finish`].
+
+use aig_domain::catalog::Modality;
+use aig_domain::job::{ErrorCode, Job, JobError, JobStatus};
+use aig_domain::{Millis, Nano};
+use sqlx::FromRow;
+
+use crate::db::{Db, on};
+use crate::{Store, StoreError};
+
+/// The columns of a job, in the order of [`crate::accept`]'s insert.
+macro_rules! job_columns {
+    () => {
+        "id, account_id, key_id, request_id, modality, model, provider, status, params, tag, metadata, webhook_url, \
+         progress, created_at, updated_at, completed_at, cancelled_at, deadline_at, expires_at, error_code, \
+         error_message, result, cost, version"
+    };
+}
+pub(crate) use job_columns;
+
+#[derive(FromRow)]
+pub(crate) struct JobRow {
+    id: String,
+    account_id: String,
+    key_id: String,
+    request_id: String,
+    modality: String,
+    model: String,
+    provider: String,
+    status: String,
+    params: String,
+    tag: Option<String>,
+    metadata: Option<String>,
+    webhook_url: Option<String>,
+    progress: Option<i64>,
+    created_at: i64,
+    updated_at: i64,
+    completed_at: Option<i64>,
+    cancelled_at: Option<i64>,
+    deadline_at: i64,
+    expires_at: Option<i64>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    result: Option<String>,
+    cost: i64,
+    version: i64,
+}
+
+impl TryFrom<JobRow> for Job {
+    type Error = StoreError;
+
+    fn try_from(row: JobRow) -> Result<Self, StoreError> {
+        let corrupt = |column: &str| StoreError::Corrupt(format!("job {}: unknown {column}", row.id));
+        let error = row
+            .error_code
+            .as_deref()
+            .map(|word| ErrorCode::parse(word).ok_or_else(|| corrupt("error_code")))
+            .transpose()?
+            .map(|code| JobError::new(code, row.error_message.clone().unwrap_or_default()));
+        let result =
+            row.result.as_deref().map(|text| serde_json::from_str(text).map_err(|_| corrupt("result"))).transpose()?;
+        Ok(Self {
+            modality: Modality::parse(&row.modality).ok_or_else(|| corrupt("modality"))?,
+            status: JobStatus::parse(&row.status).ok_or_else(|| corrupt("status"))?,
+            error,
+            result,
+            id: row.id,
+            account_id: row.account_id,
+            key_id: row.key_id,
+            request_id: row.request_id,
+            model: row.model,
+            provider: row.provider,
+            params: row.params,
+            tag: row.tag,
+            metadata: row.metadata,
+            webhook_url: row.webhook_url,
+            progress: row.progress,
+            created_at: Millis(row.created_at),
+            updated_at: Millis(row.updated_at),
+            completed_at: row.completed_at.map(Millis),
+            cancelled_at: row.cancelled_at.map(Millis),
+            deadline_at: Millis(row.deadline_at),
+            expires_at: row.expires_at.map(Millis),
+            cost: Nano(row.cost),
+            version: row.version,
+        })
+    }
+}
+
+/// One page of jobs, newest first.
+#[derive(Debug)]
+pub struct JobPage {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// Whether there are older ones.
+    pub has_more: bool,
+}
+
+const OF_ACCOUNT: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1 AND account_id = $2");
+const BY_ID: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
+const CREATED_AT: &str = "SELECT created_at FROM jobs WHERE id = $1 AND account_id = $2";
+const PAGE: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM jobs WHERE account_id = $1 AND (created_at < $2 OR (created_at = $2 AND id < $3)) \
+     ORDER BY created_at DESC, id DESC LIMIT $4"
+);
+const PAGE_OF_STATUS: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM jobs WHERE account_id = $1 AND status = $5 AND (created_at < $2 OR (created_at = $2 AND id < $3)) \
+     ORDER BY created_at DESC, id DESC LIMIT $4"
+);
+
+impl Store {
+    /// The job `job_id` of `account_id`; `None` when there is none or it belongs to somebody else.
+    pub async fn job(&self, account_id: &str, job_id: &str) -> Result<Option<Job>, StoreError> {
+        let row: Option<JobRow> = on!(self.db.read(), |pool| {
+            sqlx::query_as(OF_ACCOUNT).bind(job_id).bind(account_id).fetch_optional(pool).await
+        })?;
+        row.map(Job::try_from).transpose()
+    }
+
+    /// The job `job_id`, whoever it belongs to: for a link whose token is the authorisation.
+    pub async fn job_for_file(&self, job_id: &str) -> Result<Option<Job>, StoreError> {
+        job_by_id(&self.db, job_id).await
+    }
+
+    /// At most `limit` jobs of `account_id`, newest first, older than the job `after`. `None` when `after` is not one of
+    /// that account's jobs.
+    pub async fn list_jobs(
+        &self,
+        account_id: &str,
+        status: Option<JobStatus>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Option<JobPage>, StoreError> {
+        let created_at: i64 = match after {
+            None => i64::MAX,
+            Some(id) => {
+                let found: Option<i64> = on!(self.db.read(), |pool| {
+                    sqlx::query_scalar(CREATED_AT).bind(id).bind(account_id).fetch_optional(pool).await
+                })?;
+                let Some(created_at) = found else { return Ok(None) };
+                created_at
+            }
+        };
+        let (after, rows) = (after.unwrap_or(""), i64::from(limit) + 1);
+        let mut rows: Vec<JobRow> = match status {
+            None => on!(self.db.read(), |pool| {
+                sqlx::query_as(PAGE).bind(account_id).bind(created_at).bind(after).bind(rows).fetch_all(pool).await
+            })?,
+            Some(status) => on!(self.db.read(), |pool| {
+                sqlx::query_as(PAGE_OF_STATUS)
+                    .bind(account_id)
+                    .bind(created_at)
+                    .bind(after)
+                    .bind(rows)
+                    .bind(status.as_str())
+                    .fetch_all(pool)
+                    .await
+            })?,
+        };
+        let has_more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let jobs = rows.into_iter().map(Job::try_from).collect::<Result<_, _>>()?;
+        Ok(Some(JobPage { jobs, has_more }))
+    }
+}
+
+pub(crate) async fn job_by_id(db: &Db, job_id: &str) -> Result<Option<Job>, StoreError> {
+    let row: Option<JobRow> = on!(db.read(), |pool| sqlx::query_as(BY_ID).bind(job_id).fetch_optional(pool).await)?;
+    row.map(Job::try_from).transpose()
+}

@@ -1,0 +1,247 @@
+//! The lane of leases: claiming due tasks, and recording how far a claimed one has come.
+
+use std::collections::HashMap;
+
+use aig_domain::job::Job;
+use aig_domain::task::{Lease, Phase, WEBHOOK_QUEUE};
+use sqlx::{AssertSqlSafe, FromRow};
+
+use crate::combine::Batch;
+use crate::db::{Db, Tx, on};
+use crate::jobs::{JobRow, job_columns};
+use crate::ledger::{Claim, Ledger};
+use crate::sql::{Rows, chunks};
+use crate::steps::{self, Step};
+use crate::{Store, StoreError, dialect, fair};
+
+/// A worker's wish for tasks.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// A fresh id, by which the claim is found again.
+    pub claim_id: String,
+    /// The claiming worker.
+    pub worker: String,
+    /// From which queue.
+    pub queue: &'static str,
+    /// At most this many, up to 64.
+    pub limit: u32,
+}
+
+/// A task that a worker now holds.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The right to write.
+    pub lease: Lease,
+    /// How often the work was tried and put off before.
+    pub attempt: u32,
+    /// How often it brought its worker down.
+    pub crash_count: i64,
+    /// What there is to do.
+    pub work: Work,
+}
+
+/// What a claimed task is about.
+#[derive(Debug)]
+pub enum Work {
+    /// Make a job's media.
+    Generate {
+        /// The job.
+        job: Box<Job>,
+        /// What may be done next.
+        claim: Claim,
+    },
+    /// Deliver an event.
+    Webhook(WebhookEvent),
+}
+
+/// A webhook event to be delivered.
+#[derive(Clone, Debug, FromRow)]
+pub struct WebhookEvent {
+    /// `evt_…`, the same in every attempt.
+    pub id: String,
+    /// Whose secret signs it.
+    pub account_id: String,
+    /// The job it tells of.
+    pub job_id: String,
+    /// Where it goes.
+    pub url: String,
+    /// The exact bytes to send.
+    pub body: String,
+}
+
+impl Store {
+    /// Claims the best due tasks of a queue; fewer than asked for when there are no more.
+    pub async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
+        match self.lease.submit(Item::Claim(request)).await? {
+            Output::Claimed(tasks) => Ok(tasks),
+            Output::Stepped(_) => Err(StoreError::Corrupt("a claim was answered as a step".into())),
+        }
+    }
+
+    /// Records a step of a claimed task. `false` when the lease was lost: then nothing was written, and the caller must
+    /// drop the work.
+    pub async fn step(&self, step: Step) -> Result<bool, StoreError> {
+        match self.lease.submit(Item::Step(Box::new(step))).await? {
+            Output::Stepped(held) => Ok(held),
+            Output::Claimed(_) => Err(StoreError::Corrupt("a step was answered as a claim".into())),
+        }
+    }
+}
+
+pub(crate) enum Item {
+    Claim(ClaimRequest),
+    Step(Box<Step>),
+}
+
+pub(crate) enum Output {
+    Claimed(Vec<Claimed>),
+    Stepped(bool),
+}
+
+pub(crate) struct LeaseBatch;
+
+impl Batch for LeaseBatch {
+    type Item = Item;
+    type Output = Output;
+    const NAME: &'static str = "lease";
+
+    async fn run(&self, tx: &mut Tx, items: &[&Item]) -> Result<Vec<Output>, StoreError> {
+        let steps: Vec<&Step> =
+            items.iter().filter_map(|item| if let Item::Step(step) = item { Some(&**step) } else { None }).collect();
+        let held = steps::run(tx, &steps).await?;
+        let mut outputs = Vec::with_capacity(items.len());
+        for item in items {
+            outputs.push(match item {
+                Item::Step(step) => Output::Stepped(held.contains(&step.lease)),
+                Item::Claim(request) => Output::Claimed(claim(tx, request).await?),
+            });
+        }
+        Ok(outputs)
+    }
+
+    async fn look_up(&self, db: &Db, item: &Item) -> Result<Option<Output>, StoreError> {
+        let mut tx = db.begin().await?;
+        Ok(match item {
+            Item::Step(step) => steps::is_recorded(&mut tx, step).await?.then_some(Output::Stepped(true)),
+            Item::Claim(request) => {
+                let rows: Vec<TaskRow> =
+                    on!(tx.conn(), |c| sqlx::query_as(CLAIMED_BY).bind(&request.claim_id).fetch_all(c).await)?;
+                if rows.is_empty() {
+                    None
+                } else {
+                    Some(Output::Claimed(with_work(&mut tx, request.queue, rows).await?))
+                }
+            }
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct TaskRow {
+    id: String,
+    ref_id: String,
+    phase: String,
+    provider_task: Option<String>,
+    attempt: i64,
+    crash_count: i64,
+    lease_epoch: i64,
+    fair_seq: i64,
+}
+
+macro_rules! task_columns {
+    () => {
+        "id, ref_id, phase, provider_task, attempt, crash_count, lease_epoch, fair_seq"
+    };
+}
+
+const CLAIM_HEAD: &str = "UPDATE tasks SET state = 'running', worker = $1, claim_id = $2, lease_epoch = lease_epoch + 1 \
+     WHERE id IN (SELECT id FROM tasks WHERE queue = $3 AND state = 'ready' \
+     ORDER BY priority, fair_seq, run_at LIMIT $4";
+const CLAIM_TAIL: &str = concat!(") RETURNING ", task_columns!());
+const CLAIMED_BY: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE claim_id = $1 AND state = 'running'");
+
+async fn claim(tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
+    let sql = format!("{CLAIM_HEAD}{}{CLAIM_TAIL}", dialect::skip_locked(tx));
+    let rows: Vec<TaskRow> = on!(tx.conn(), |c| {
+        sqlx::query_as(AssertSqlSafe(sql))
+            .bind(&request.worker)
+            .bind(&request.claim_id)
+            .bind(request.queue)
+            .bind(i64::from(request.limit.min(64)))
+            .fetch_all(c)
+            .await
+    })?;
+    if let Some(highest) = rows.iter().map(|row| row.fair_seq).max() {
+        fair::claimed(tx, request.queue, highest).await?;
+    }
+    with_work(tx, request.queue, rows).await
+}
+
+const BURY: &str = "UPDATE tasks SET state = 'buried', last_error = $2 WHERE id = $1";
+static JOBS: Rows = Rows::new(concat!("SELECT ", job_columns!(), " FROM jobs WHERE id IN (VALUES "), &["TEXT"], ")");
+static EVENTS: Rows =
+    Rows::new("SELECT id, account_id, job_id, url, body FROM webhook_events WHERE id IN (VALUES ", &["TEXT"], ")");
+
+/// Joins tasks with what they are about.
+async fn with_work(tx: &mut Tx, queue: &str, mut rows: Vec<TaskRow>) -> Result<Vec<Claimed>, StoreError> {
+    rows.sort_by_key(|row| row.fair_seq);
+    let mut jobs: HashMap<String, Job> = HashMap::new();
+    let mut events: HashMap<String, WebhookEvent> = HashMap::new();
+    for piece in chunks(&rows) {
+        if queue == WEBHOOK_QUEUE {
+            let found: Vec<WebhookEvent> = on!(tx.conn(), |c| {
+                let mut query = sqlx::query_as(EVENTS.sql(piece.len()));
+                for row in piece {
+                    query = query.bind(&row.ref_id);
+                }
+                query.fetch_all(c).await
+            })?;
+            events.extend(found.into_iter().map(|event| (event.id.clone(), event)));
+        } else {
+            let found: Vec<JobRow> = on!(tx.conn(), |c| {
+                let mut query = sqlx::query_as(JOBS.sql(piece.len()));
+                for row in piece {
+                    query = query.bind(&row.ref_id);
+                }
+                query.fetch_all(c).await
+            })?;
+            let readable = found.into_iter().filter_map(|row| Job::try_from(row).ok());
+            jobs.extend(readable.map(|job| (job.id.clone(), job)));
+        }
+    }
+    let mut claims = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id = row.id.clone();
+        match claimed(row, &mut jobs, &mut events) {
+            Ok(claim) => claims.push(claim),
+            // Nobody can do anything with this row; it must not stop its neighbours.
+            Err(error) => {
+                tracing::error!(task = id, %error, "a task cannot be read and is buried");
+                on!(tx.conn(), |c| sqlx::query(BURY).bind(&id).bind(error.to_string()).execute(c).await.map(drop))?;
+            }
+        }
+    }
+    Ok(claims)
+}
+
+fn claimed(
+    row: TaskRow,
+    jobs: &mut HashMap<String, Job>,
+    events: &mut HashMap<String, WebhookEvent>,
+) -> Result<Claimed, StoreError> {
+    let corrupt = |what: &str| StoreError::Corrupt(format!("task {}: {what}", row.id));
+    let phase = Phase::parse(&row.phase).ok_or_else(|| corrupt("unknown phase"))?;
+    let work = if let Some(event) = events.remove(&row.ref_id) {
+        Work::Webhook(event)
+    } else {
+        let job = jobs.remove(&row.ref_id).ok_or_else(|| corrupt("its job or event is gone"))?;
+        let claim = Ledger::claim(&job.id, phase, row.provider_task.clone());
+        Work::Generate { job: Box::new(job), claim }
+    };
+    Ok(Claimed {
+        attempt: u32::try_from(row.attempt).unwrap_or(u32::MAX),
+        crash_count: row.crash_count,
+        lease: Lease { task_id: row.id, epoch: row.lease_epoch },
+        work,
+    })
+}

@@ -1,0 +1,85 @@
+//! Statements over many rows, in the sizes 1, 2, 4 … 64, so that few distinct texts are ever prepared.
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+/// The most rows of one statement, and of one batch.
+pub(crate) const MAX_ROWS: usize = 64;
+const SIZES: usize = 7;
+
+/// A statement around a list of rows of placeholders: `head VALUES ($1, $2), ($3, $4) … tail`.
+///
+/// `types` names the SQL type of each column; PostgreSQL needs to be told where a `VALUES` list stands alone.
+pub(crate) struct Rows {
+    head: &'static str,
+    types: &'static [&'static str],
+    tail: &'static str,
+    texts: [OnceLock<String>; SIZES],
+}
+
+impl Rows {
+    /// A statement whose rows are written after `head` and before `tail`.
+    pub(crate) const fn new(head: &'static str, types: &'static [&'static str], tail: &'static str) -> Self {
+        Self { head, types, tail, texts: [const { OnceLock::new() }; SIZES] }
+    }
+
+    /// The text for `rows` rows; `rows` is one of the sizes that [`chunks`] makes.
+    pub(crate) fn sql(&'static self, rows: usize) -> &'static str {
+        let size = rows.trailing_zeros() as usize;
+        self.texts[size].get_or_init(|| {
+            let mut text = String::from(self.head);
+            for row in 0..rows {
+                text.push_str(if row == 0 { "(" } else { ", (" });
+                for (column, kind) in self.types.iter().enumerate() {
+                    let comma = if column == 0 { "" } else { ", " };
+                    let number = row * self.types.len() + column + 1;
+                    // Writing to a string cannot fail.
+                    let _ = write!(text, "{comma}CAST(${number} AS {kind})");
+                }
+                text.push(')');
+            }
+            text.push_str(self.tail);
+            text
+        })
+    }
+}
+
+/// Cuts `items` into pieces whose lengths are powers of two, at most [`MAX_ROWS`].
+pub(crate) fn chunks<T>(items: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let size = if rest.len() >= MAX_ROWS { MAX_ROWS } else { 1 << rest.len().ilog2() };
+        let (piece, tail) = rest.split_at(size);
+        rest = tail;
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static PAIRS: Rows = Rows::new("INSERT INTO t (a, b) VALUES ", &["TEXT", "BIGINT"], " RETURNING a");
+
+    #[test]
+    fn placeholders_are_numbered_row_by_row() {
+        assert_eq!(
+            PAIRS.sql(2),
+            "INSERT INTO t (a, b) VALUES (CAST($1 AS TEXT), CAST($2 AS BIGINT)), \
+             (CAST($3 AS TEXT), CAST($4 AS BIGINT)) RETURNING a"
+        );
+    }
+
+    #[test]
+    fn chunks_are_powers_of_two_and_lose_nothing() {
+        for n in 0..300 {
+            let items: Vec<usize> = (0..n).collect();
+            let sizes: Vec<usize> = chunks(&items).map(<[usize]>::len).collect();
+            assert!(sizes.iter().all(|size| size.is_power_of_two() && *size <= MAX_ROWS), "{n}: {sizes:?}");
+            assert_eq!(chunks(&items).flatten().copied().collect::<Vec<_>>(), items);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Claims, steps and lost leases: the row is the task, and an old epoch writes nothing.
+
+use std::time::Duration;
+
+use aig_domain::job::JobStatus;
+use aig_store::{Claim, StepKind, Work};
+
+use crate::support::{TestStore, both, job_of};
+
+both!(
+    row_is_the_task,
+    no_task_is_claimed_twice,
+    one_tenants_backlog_does_not_starve_another,
+    one_submit_per_job,
+    a_retry_waits_for_its_time,
+    an_old_epoch_writes_nothing,
+    expired_workers_lose_their_tasks,
+    a_polling_task_that_loses_its_worker_has_not_crashed,
+    a_lease_is_renewed_only_while_it_lasts,
+    released_work_goes_on_where_it_stood,
+    a_panic_counts_as_a_crash,
+);
+
+async fn row_is_the_task(t: &TestStore) {
+    // No broker is near: what is stored can be claimed.
+    let job = t.accept("acc_1").await;
+    assert_eq!(t.store.due().await.unwrap().iter().map(|due| due.ready).sum::<u64>(), 1);
+    let claimed = t.claim(10).await;
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(job_of(&claimed[0]).id, job.id);
+    assert!(matches!(&claimed[0].work, Work::Generate { claim: Claim::Fresh(_), .. }));
+}
+
+async fn no_task_is_claimed_twice(t: &TestStore) {
+    for _ in 0..60 {
+        t.accept("acc_1").await;
+    }
+    let claims = futures_util::future::join_all((0..10).map(|_| t.claim(10))).await;
+    let mut ids: Vec<_> = claims.iter().flatten().map(|claimed| claimed.lease.task_id.clone()).collect();
+    assert_eq!(ids.len(), 60);
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 60);
+}
+
+async fn one_tenants_backlog_does_not_starve_another(t: &TestStore) {
+    for _ in 0..50 {
+        t.accept("acc_big").await;
+    }
+    assert_eq!(t.claim(10).await.len(), 10);
+    let single = t.accept("acc_small").await;
+    let next = t.claim(2).await;
+    assert!(next.iter().any(|claimed| job_of(claimed).id == single.id), "it waits for one job at most");
+}
+
+async fn one_submit_per_job(t: &TestStore) {
+    let job = t.accept("acc_1").await;
+    let claimed = t.claim(1).await.remove(0);
+    assert!(t.step(&claimed, StepKind::Submitting).await);
+    assert_eq!(t.store.job("acc_1", &job.id).await.unwrap().unwrap().status, JobStatus::Processing);
+    // The worker dies after it recorded the intent: nobody may simply submit again.
+    t.store.free_all_leases().await.unwrap();
+    t.clock.forward(Duration::from_mins(1));
+    assert_eq!(t.store.promote_due().await.unwrap(), 1);
+    let again = t.claim(1).await.remove(0);
+    assert!(matches!(&again.work, Work::Generate { claim: Claim::Unknown(_), .. }));
+    assert!(t.step(&again, StepKind::Submitting).await);
+    assert!(t.step(&again, StepKind::Submitted("upstream_7".into())).await);
+    // It dies once more, now that the provider's id is known: from here on it can only be polled.
+    t.store.free_all_leases().await.unwrap();
+    let third = t.claim(1).await.remove(0);
+    assert!(matches!(&third.work, Work::Generate { claim: Claim::Resume(task), .. } if task == "upstream_7"));
+}
+
+async fn a_retry_waits_for_its_time(t: &TestStore) {
+    t.accept("acc_1").await;
+    let claimed = t.claim(1).await.remove(0);
+    t.step(&claimed, StepKind::Submitting).await;
+    let at = t.now().plus(Duration::from_secs(5));
+    assert!(t.step(&claimed, StepKind::Retry { unknown: false, at, error: "busy".into() }).await);
+    assert_eq!(t.store.promote_due().await.unwrap(), 0);
+    assert!(t.claim(1).await.is_empty());
+    t.clock.forward(Duration::from_secs(5));
+    assert_eq!(t.store.promote_due().await.unwrap(), 1);
+    let again = t.claim(1).await.remove(0);
+    assert_eq!((again.attempt, again.crash_count), (1, 0));
+    assert!(matches!(&again.work, Work::Generate { claim: Claim::Fresh(_), .. }));
+}
+
+async fn an_old_epoch_writes_nothing(t: &TestStore) {
+    let job = t.accept("acc_1").await;
+    let old = t.claim(1).await.remove(0);
+    t.store.free_all_leases().await.unwrap();
+    let new = t.claim(1).await.remove(0);
+    for kind in [StepKind::Submitting, StepKind::Submitted("x".into()), StepKind::Storing, StepKind::Release] {
+        assert!(!t.step(&old, kind).await);
+    }
+    assert_eq!(t.store.job("acc_1", &job.id).await.unwrap().unwrap().status, JobStatus::Queued);
+    assert!(t.step(&new, StepKind::Submitting).await);
+}
+
+async fn expired_workers_lose_their_tasks(t: &TestStore) {
+    let lease = Duration::from_mins(1);
+    t.store.register_worker("worker_1", "worker", lease).await.unwrap();
+    t.accept("acc_1").await;
+    let claimed = t.claim(1).await.remove(0);
+    t.step(&claimed, StepKind::Submitting).await;
+    t.clock.forward(Duration::from_secs(59));
+    assert_eq!(t.store.rescue().await.unwrap(), 0);
+    t.clock.forward(Duration::from_secs(2));
+    let rescued = t.store.rescue().await.unwrap();
+    if t.store.is_embedded() {
+        assert_eq!(rescued, 0, "the data folder's lock is the lease");
+        return;
+    }
+    assert_eq!(rescued, 1);
+    t.clock.forward(Duration::from_mins(1));
+    t.store.promote_due().await.unwrap();
+    assert_eq!(t.claim(1).await.remove(0).crash_count, 1);
+}
+
+async fn a_polling_task_that_loses_its_worker_has_not_crashed(t: &TestStore) {
+    t.accept("acc_1").await;
+    let claimed = t.claim(1).await.remove(0);
+    t.step(&claimed, StepKind::Submitting).await;
+    t.step(&claimed, StepKind::Submitted("x".into())).await;
+    assert_eq!(t.store.free_all_leases().await.unwrap(), 1);
+    assert_eq!(t.claim(1).await.remove(0).crash_count, 0);
+}
+
+async fn a_lease_is_renewed_only_while_it_lasts(t: &TestStore) {
+    let lease = Duration::from_mins(1);
+    t.store.register_worker("worker_1", "worker", lease).await.unwrap();
+    if t.store.is_embedded() {
+        return;
+    }
+    let mut keeper = aig_store::LeaseConnection::open(&t.config).await.unwrap();
+    t.clock.forward(Duration::from_secs(50));
+    assert!(keeper.renew("worker_1", t.now(), lease).await.unwrap());
+    t.clock.forward(Duration::from_secs(61));
+    assert!(!keeper.renew("worker_1", t.now(), lease).await.unwrap());
+    keeper.register("worker_2", "worker", t.now(), lease).await.unwrap();
+    assert!(keeper.renew("worker_2", t.now(), lease).await.unwrap());
+}
+
+async fn released_work_goes_on_where_it_stood(t: &TestStore) {
+    t.accept("acc_1").await;
+    let claimed = t.claim(1).await.remove(0);
+    t.step(&claimed, StepKind::Submitting).await;
+    t.step(&claimed, StepKind::Submitted("x".into())).await;
+    assert!(t.step(&claimed, StepKind::Release).await);
+    let again = t.claim(1).await.remove(0);
+    assert_eq!((again.crash_count, again.attempt), (0, 0));
+    assert!(matches!(&again.work, Work::Generate { claim: Claim::Resume(task), .. } if task == "x"));
+}
+
+async fn a_panic_counts_as_a_crash(t: &TestStore) {
+    t.accept("acc_1").await;
+    for crashes in 0..3 {
+        let claimed = t.claim(1).await.remove(0);
+        assert_eq!(claimed.crash_count, crashes);
+        t.store.crashed(&claimed.lease, claimed.crash_count).await.unwrap();
+        t.clock.forward(Duration::from_mins(1));
+        t.store.promote_due().await.unwrap();
+    }
+}

@@ -1,0 +1,12 @@
+//! The store's contract, run on SQLite and on PostgreSQL (`AIG_TEST_POSTGRES_URL`, default the local server).
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say where")]
+
+mod accept;
+mod accounts;
+mod ends;
+mod lanes;
+mod leases;
+mod retain;
+mod support;
+mod webhooks;
