@@ -1,1 +1,14 @@
-//! The life of a provider call: resolve, admit, dispatch, relay, settle.
+//! The life of a chat call: resolve the model, reserve, call the provider, relay its answer, settle.
+//!
+//! [`Chat::complete`] is the door; [`resolve`] serves the job routes, too. The relay itself is pure ([`relay`]); the async
+//! shell around it keeps time and notices who leaves ([`stream`]).
+
+mod chat;
+mod errors;
+mod plain;
+mod relay;
+mod resolve;
+mod stream;
+
+pub use chat::{Chat, ChatAnswer, ChatConfig, ChatRequest, Events};
+pub use resolve::{Defaults, resolve};

@@ -1,0 +1,262 @@
+//! The relay of a stream, without I/O or time: bytes in, bytes out.
+//!
+//! Events pass verbatim. Only two are touched: the one with the usage and `[DONE]`. However the upstream cut its bytes into
+//! chunks, the client gets the same bytes (a property test in `relay/tests.rs`).
+
+use std::borrow::Cow;
+
+use aig_domain::Error;
+use aig_domain::budget::Usage;
+use aig_domain::json::RawObject;
+use aig_fetch::sse::{Framer, event_data};
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::chat::estimate;
+use crate::errors;
+
+/// The longest event that is held back until it is complete.
+const MAX_EVENT: usize = 1024 * 1024;
+
+/// One stream on its way.
+pub(crate) struct Relay {
+    framer: Framer,
+    /// The client asked for usage in OpenAI's form: a chunk with `choices: []`.
+    include_usage: bool,
+    request_bytes: usize,
+    /// What the model wrote so far.
+    written_bytes: usize,
+    usage: Option<WireUsage>,
+    /// The upstream's usage chunk, held back until the end.
+    usage_event: Option<Bytes>,
+    head: Head,
+    finished: bool,
+    done: bool,
+}
+
+/// What every chunk of a stream repeats, for the one that we may have to make.
+#[derive(Default)]
+struct Head {
+    id: Option<String>,
+    model: Option<String>,
+    created: Option<i64>,
+}
+
+/// A chunk, as far as it matters here.
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    model: Option<Cow<'a, str>>,
+    #[serde(default)]
+    created: Option<i64>,
+    #[serde(borrow, default)]
+    choices: Option<Vec<Choice<'a>>>,
+    #[serde(default)]
+    usage: Option<WireUsage>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    finish_reason: Option<Cow<'a, str>>,
+}
+
+/// The `usage` of an answer, as it is on the wire.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct WireUsage {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+    #[serde(skip_serializing)]
+    prompt_tokens_details: Option<PromptDetails>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PromptDetails {
+    cached_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            input_tokens: self.prompt_tokens,
+            output_tokens: self.completion_tokens,
+            cached_tokens: self.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
+            estimated: false,
+        }
+    }
+}
+
+impl Relay {
+    pub(crate) fn new(include_usage: bool, request_bytes: usize) -> Self {
+        Self {
+            framer: Framer::new(MAX_EVENT),
+            include_usage,
+            request_bytes,
+            written_bytes: 0,
+            usage: None,
+            usage_event: None,
+            head: Head::default(),
+            finished: false,
+            done: false,
+        }
+    }
+
+    /// Takes the upstream's next bytes and writes what the client gets now to `out`.
+    ///
+    /// # Errors
+    /// The last thing to tell the client: the upstream reported a failure, or makes no sense.
+    pub(crate) fn push(&mut self, chunk: &[u8], out: &mut BytesMut) -> Result<(), Error> {
+        self.framer.push(chunk);
+        while !self.done {
+            let event = self
+                .framer
+                .next_event()
+                .map_err(|_| errors::nonsense("The provider sent an event larger than 1 MB."))?;
+            let Some(event) = event else { return Ok(()) };
+            self.event(event, out)?;
+        }
+        Ok(())
+    }
+
+    /// Whether `[DONE]` was passed on.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The upstream ended. Without `[DONE]`, the answer counts as complete when the model said that it finished.
+    ///
+    /// # Errors
+    /// The last thing to tell the client, when the answer is not complete.
+    pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+        if self.done {
+            return Ok(());
+        }
+        let rest = self.framer.rest();
+        if event_data(&rest).is_some() {
+            let mut whole = BytesMut::from(&rest[..]);
+            whole.extend_from_slice(b"\n\n");
+            self.event(whole.freeze(), out)?;
+        }
+        if !self.done && !self.finished {
+            return Err(errors::nonsense("The provider ended its stream in the middle."));
+        }
+        if !self.done {
+            self.write_usage(out);
+            out.extend_from_slice(b"data: [DONE]\n\n");
+            self.done = true;
+        }
+        Ok(())
+    }
+
+    /// What was used so far: the provider's count, or our estimate.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage.as_ref().map_or_else(|| self.estimated(), WireUsage::usage)
+    }
+
+    fn event(&mut self, event: Bytes, out: &mut BytesMut) -> Result<(), Error> {
+        let Some(data) = event_data(&event) else {
+            out.extend_from_slice(&event);
+            return Ok(());
+        };
+        if data.trim_ascii() == b"[DONE]" {
+            self.write_usage(out);
+            out.extend_from_slice(&event);
+            self.done = true;
+            return Ok(());
+        }
+        let chunk: Chunk<'_> = serde_json::from_slice(&data)
+            .map_err(|_| errors::nonsense("The provider sent an event that makes no sense."))?;
+        if chunk.error.is_some() {
+            tracing::warn!("a provider reported an error in the middle of a stream");
+            return Err(errors::nonsense("The provider failed in the middle of its answer."));
+        }
+        let only_usage = chunk.usage.is_some() && chunk.choices.as_ref().is_none_or(Vec::is_empty);
+        self.note(chunk);
+        if only_usage {
+            self.usage_event = Some(event);
+        } else {
+            out.extend_from_slice(&event);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, chunk: Chunk<'_>) {
+        if self.head.id.is_none() {
+            self.head = Head {
+                id: chunk.id.map(Cow::into_owned),
+                model: chunk.model.map(Cow::into_owned),
+                created: chunk.created,
+            };
+        }
+        for choice in chunk.choices.iter().flatten() {
+            self.finished |= choice.finish_reason.is_some();
+            // The delta without the braces and the name of its one member: near enough for an estimate.
+            self.written_bytes += choice.delta.map_or(0, |delta| delta.get().len().saturating_sub(14));
+        }
+        self.usage = chunk.usage.or(self.usage);
+    }
+
+    fn estimated(&self) -> Usage {
+        Usage {
+            input_tokens: estimate(self.request_bytes),
+            output_tokens: estimate(self.written_bytes),
+            cached_tokens: 0,
+            estimated: true,
+        }
+    }
+
+    /// The chunk with the usage, in the form the client can read: as OpenAI sends it to those who asked, else with one
+    /// choice that says nothing, so that code which reads `choices[0]` of every chunk survives.
+    fn write_usage(&mut self, out: &mut BytesMut) {
+        match self.usage_event.take() {
+            Some(event) if self.include_usage => out.extend_from_slice(&event),
+            Some(event) => match with_choice(&event) {
+                Some(rewritten) => out.extend_from_slice(&rewritten),
+                None => out.extend_from_slice(&self.made_chunk()),
+            },
+            None => out.extend_from_slice(&self.made_chunk()),
+        }
+    }
+
+    fn made_chunk(&self) -> Vec<u8> {
+        let estimate = self.usage();
+        let usage = self.usage.unwrap_or(WireUsage {
+            prompt_tokens: estimate.input_tokens,
+            completion_tokens: estimate.output_tokens,
+            total_tokens: estimate.input_tokens + estimate.output_tokens,
+            prompt_tokens_details: None,
+        });
+        let choices: &[serde_json::Value] = if self.include_usage { &[] } else { &[empty_choice()] };
+        let chunk = serde_json::json!({
+            "id": self.head.id, "object": "chat.completion.chunk", "created": self.head.created, "model": self.head.model,
+            "choices": choices, "usage": usage,
+        });
+        format!("data: {chunk}\n\n").into_bytes()
+    }
+}
+
+fn empty_choice() -> serde_json::Value {
+    serde_json::json!({ "index": 0, "delta": {}, "finish_reason": null })
+}
+
+fn with_choice(event: &[u8]) -> Option<Vec<u8>> {
+    let mut chunk: RawObject = serde_json::from_slice(&event_data(event)?).ok()?;
+    chunk.set("choices", serde_json::value::to_raw_value(&[empty_choice()]).ok()?);
+    let mut out = b"data: ".to_vec();
+    serde_json::to_writer(&mut out, &chunk).ok()?;
+    out.extend_from_slice(b"\n\n");
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! A chat call whose answer is a stream: the relay's sense of time, and of who is still there.
+//!
+//! The call runs in a task of its own. It passes events on through a small channel, so that a slow client slows its
+//! upstream; it ends when the client leaves, when the upstream is silent or takes too long, or when the gateway goes down.
+
+use std::time::Duration;
+
+use aig_domain::Error;
+use aig_domain::budget::Reservation;
+use aig_providers::{ByteStream, ChatRefusal, ChatReply};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::chat::{Call, Events};
+use crate::errors;
+use crate::relay::Relay;
+
+/// How many pieces wait for a slow client.
+const WAITING: usize = 16;
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// Makes the call in a task of its own; gives its events once the upstream answered, or after `config.head`.
+pub(crate) async fn run(
+    call: Call,
+    reservation: Reservation,
+    must_end: CancellationToken,
+    tracker: &TaskTracker,
+) -> Result<Events, Error> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let (begun, begins) = oneshot::channel();
+    let head = call.config.head;
+    let client = Client { sender, slow_reader: call.config.slow_reader };
+    tracker.spawn(async move {
+        let outcome = drive(&call, reservation, client, begun, must_end).await;
+        metrics::counter!("aig_chat_calls_total", "stream" => "true", "outcome" => outcome).increment(1);
+    });
+    let refused = match timeout(head, begins).await {
+        Ok(Ok(Err(error))) => Some(error),
+        Ok(Err(_)) => Some(Error::internal()),
+        Ok(Ok(Ok(()))) | Err(_) => None,
+    };
+    match refused {
+        Some(error) => Err(error),
+        None => Ok(Box::pin(stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|item| (item, receiver))
+        }))),
+    }
+}
+
+/// The client's end of the stream.
+struct Client {
+    sender: mpsc::Sender<Result<Bytes, Error>>,
+    slow_reader: Duration,
+}
+
+/// The client left, or takes nothing any more.
+struct Gone;
+
+impl Client {
+    async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
+        match timeout(self.slow_reader, self.sender.send(Ok(bytes))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
+    }
+
+    async fn fail(&self, error: Error) {
+        // A client that is gone, or takes nothing, needs no error.
+        let _ = timeout(self.slow_reader, self.sender.send(Err(error))).await;
+    }
+
+    async fn left(&self) {
+        self.sender.closed().await;
+    }
+}
+
+type Begun = oneshot::Sender<Result<(), Error>>;
+
+async fn drive(
+    call: &Call,
+    reservation: Reservation,
+    client: Client,
+    begun: Begun,
+    must_end: CancellationToken,
+) -> &'static str {
+    let deadline = Instant::now() + call.config.total;
+    let sent_at = Instant::now();
+    let ChatReply { open, body } = match answer(call, reservation, &client, deadline, &must_end).await {
+        Ok(reply) => reply,
+        Err(Refused::Left) => return "client_left",
+        Err(Refused::With(error)) => {
+            // Once the stream has begun without the upstream, the error goes into it.
+            if let Err(Err(error)) = begun.send(Err(error)) {
+                client.fail(error).await;
+            }
+            return "refused";
+        }
+    };
+    metrics::histogram!("aig_chat_head_seconds").record(sent_at.elapsed());
+    // An error means that the stream began without us.
+    let _ = begun.send(Ok(()));
+    let mut relay = Relay::new(call.include_usage, call.request_bytes);
+    let outcome = match pass_on(call, &mut relay, body, &client, deadline, &must_end).await {
+        Ok(()) => "ok",
+        Err(Refused::Left) => "client_left",
+        Err(Refused::With(error)) => {
+            client.fail(error).await;
+            "broken"
+        }
+    };
+    // However it ended, what was written until then was used.
+    call.ledger.settle_call(open.billed(relay.usage()));
+    outcome
+}
+
+/// Why the client gets no more.
+enum Refused {
+    Left,
+    With(Error),
+}
+
+impl From<Gone> for Refused {
+    fn from(_: Gone) -> Self {
+        Self::Left
+    }
+}
+
+/// Waits for the head of the upstream's answer; comments keep the client's connection alive.
+async fn answer(
+    call: &Call,
+    reservation: Reservation,
+    client: &Client,
+    deadline: Instant,
+    must_end: &CancellationToken,
+) -> Result<ChatReply, Refused> {
+    let mut sent = std::pin::pin!(call.send(reservation));
+    let abandoned = |refused| {
+        call.ledger.abandon_call(&call.request.request_id);
+        Err(refused)
+    };
+    let mut keep_alive = Instant::now() + call.config.keep_alive;
+    loop {
+        tokio::select! {
+            biased;
+            () = client.left() => return abandoned(Refused::Left),
+            () = must_end.cancelled() => return abandoned(Refused::With(errors::restarting())),
+            answered = &mut sent => return answered.map_err(|ChatRefusal { receipt, error }| {
+                let told = errors::refused(&error, &receipt);
+                call.ledger.settle_call(receipt);
+                Refused::With(told)
+            }),
+            () = sleep_until(deadline) => {
+                return abandoned(Refused::With(errors::too_slow("The provider did not answer in time.")));
+            }
+            () = sleep_until(keep_alive) => {
+                if client.send(KEEP_ALIVE).await.is_err() {
+                    return abandoned(Refused::Left);
+                }
+                keep_alive = Instant::now() + call.config.keep_alive;
+            }
+        }
+    }
+}
+
+/// Passes the body on until it ends.
+async fn pass_on(
+    call: &Call,
+    relay: &mut Relay,
+    mut body: ByteStream,
+    client: &Client,
+    deadline: Instant,
+    must_end: &CancellationToken,
+) -> Result<(), Refused> {
+    let config = &call.config;
+    let mut idle = Instant::now() + config.idle;
+    let mut keep_alive = Instant::now() + config.keep_alive;
+    let mut out = BytesMut::new();
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            () = client.left() => return Err(Refused::Left),
+            () = must_end.cancelled() => return Err(Refused::With(errors::restarting())),
+            chunk = body.next() => chunk,
+            () = sleep_until(deadline) => return Err(Refused::With(errors::too_slow("The provider took too long."))),
+            () = sleep_until(idle) => {
+                return Err(Refused::With(errors::too_slow("The provider stopped in the middle of its answer.")));
+            }
+            () = sleep_until(keep_alive) => {
+                // Between events, and no sign of life of the upstream: its idle time goes on.
+                client.send(KEEP_ALIVE).await?;
+                keep_alive = Instant::now() + config.keep_alive;
+                continue;
+            }
+        };
+        let relayed = match &chunk {
+            Some(Ok(bytes)) => relay.push(bytes, &mut out),
+            Some(Err(error)) => Err(errors::broken(error)),
+            None => relay.end(&mut out),
+        };
+        if !out.is_empty() {
+            client.send(out.split().freeze()).await?;
+            keep_alive = Instant::now() + config.keep_alive;
+        }
+        relayed.map_err(Refused::With)?;
+        if chunk.is_none() || relay.is_done() {
+            return Ok(());
+        }
+        idle = Instant::now() + config.idle;
+    }
+}
+
+#[cfg(test)]
+mod tests;

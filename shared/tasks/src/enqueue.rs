@@ -1,0 +1,101 @@
+//! Accepting jobs.
+
+use std::time::Duration;
+
+use aig_domain::catalog::{Modality, Model};
+use aig_domain::job::{Job, JobStatus, deadline};
+use aig_domain::{Error, Nano, id};
+use serde_json::{Map, Value};
+
+use crate::Tasks;
+
+pub use aig_store::Accepted;
+
+/// How long the idempotency key of a job is remembered.
+const KEY_KEPT: Duration = Duration::from_hours(168);
+
+/// A job as its route asks for it, checked.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Whose it is.
+    pub account_id: String,
+    /// The key that asks.
+    pub key_id: String,
+    /// The request that asks.
+    pub request_id: String,
+    /// What to make.
+    pub modality: Modality,
+    /// With which model.
+    pub model: Model,
+    /// The request for the provider: `prompt`, `duration` and so on.
+    pub params: Map<String, Value>,
+    /// The label of its cost.
+    pub tag: Option<String>,
+    /// The owner's own data, a JSON object.
+    pub metadata: Option<String>,
+    /// Where its record is sent when it ends; already allowed by the fetcher's policy.
+    pub webhook_url: Option<String>,
+}
+
+/// What makes a repeated request the same request.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The `Idempotency-Key` header.
+    pub key: String,
+    /// Method and route, such as `POST /v1/audio/music`.
+    pub route: &'static str,
+    /// SHA-256 of the body, hex.
+    pub body_sha256: String,
+}
+
+impl Tasks {
+    /// Accepts a job. When this returns, the job is committed; its worker is told without further waiting.
+    ///
+    /// # Errors
+    /// A 503 when the store is full or down.
+    pub async fn submit(&self, new: NewJob, idempotency: Option<Idempotency>) -> Result<Accepted, Error> {
+        let now = self.clock.now();
+        let queue = new.modality.as_str();
+        let job = Job {
+            id: id::new("job_", now),
+            deadline_at: now.plus(new.model.deadline.unwrap_or_else(|| deadline(new.modality))),
+            account_id: new.account_id,
+            key_id: new.key_id,
+            request_id: new.request_id,
+            modality: new.modality,
+            model: new.model.id,
+            provider: new.model.provider,
+            status: JobStatus::Queued,
+            params: Value::Object(new.params).to_string(),
+            tag: new.tag,
+            metadata: new.metadata,
+            webhook_url: new.webhook_url,
+            progress: None,
+            created_at: now,
+            updated_at: now,
+            completed_at: None,
+            cancelled_at: None,
+            expires_at: None,
+            error: None,
+            result: None,
+            cost: Nano::ZERO,
+            version: 1,
+        };
+        let stored = aig_store::NewJob {
+            task_id: id::new("task_", now),
+            idempotency: idempotency.map(|key| aig_store::Idempotency {
+                route: key.route,
+                key: key.key,
+                body_sha256: key.body_sha256,
+                expires_at: now.plus(KEY_KEPT),
+            }),
+            job,
+        };
+        let accepted = self.store.accept_job(stored).await?;
+        if let Accepted::New(job) = &accepted {
+            metrics::counter!("aig_jobs_accepted_total", "modality" => queue).increment(1);
+            self.ring(queue, job.id.clone());
+        }
+        Ok(accepted)
+    }
+}
