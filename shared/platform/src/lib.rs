@@ -1,1 +1,15 @@
-//! The composition root: configuration, wiring, lifecycle, telemetry.
+//! What every process of the gateway shares: configuration, the data folder, the parts put together, start and stop.
+//!
+//! [`App`] is the only composition root. No role reads the environment, opens a pool or installs a signal handler.
+
+pub mod app;
+pub mod config;
+pub mod datadir;
+pub mod first_account;
+pub mod lifecycle;
+pub mod telemetry;
+
+pub use app::App;
+pub use config::Config;
+pub use lifecycle::Shutdown;
+pub use telemetry::Metrics;

@@ -1,0 +1,63 @@
+//! Logs and metrics. Logs go to stderr; they hold ids, counts and reasons, never keys, prompts or bodies.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::Config;
+
+/// The upper bounds of the buckets of every duration, in seconds.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
+/// The upper bounds of the buckets of a batch's size.
+const ITEMS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// Renders the metrics of this process.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Makes this process record metrics. Once per process; later calls record into the first one.
+    ///
+    /// # Errors
+    /// Only when the buckets are wrong, which tests would show.
+    pub fn install() -> anyhow::Result<Self> {
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
+            .set_buckets_for_metric(Matcher::Suffix("_items".into()), &ITEMS)?;
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        // A second App in one process (a test) keeps the first recorder; its own handle then shows nothing.
+        if metrics::set_global_recorder(recorder).is_ok() {
+            metrics::gauge!("aig_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        }
+        Ok(Self(handle))
+    }
+
+    /// The metrics in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+}
+
+/// Sends log lines to stderr and makes panics log where they happened, without what they said: that may hold a prompt.
+///
+/// # Errors
+/// When the filter makes no sense, or logging was begun before.
+pub fn init_logs(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("AIG_LOG: `{}` is no filter", config.log))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let json = config.log_json.unwrap_or_else(|| !std::io::stderr().is_terminal());
+    let begun = if json {
+        subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    } else {
+        subscriber.with_target(false).try_init()
+    };
+    begun.map_err(|error| anyhow::anyhow!("logging was begun twice: {error}"))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a panic: this is a bug");
+    }));
+    Ok(())
+}
