@@ -1,0 +1,10 @@
+//! What every request passes: the [`door`] around everything, [`auth`] around each route, and what handlers use to read
+//! a request ([`body`], [`query`], [`headers`]).
+
+pub mod auth;
+pub mod body;
+pub mod context;
+pub mod door;
+pub mod headers;
+pub mod key_cache;
+pub mod query;

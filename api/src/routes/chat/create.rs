@@ -1,0 +1,81 @@
+//! `POST /v1/chat/completions`: one chat completion, as JSON or as a stream of server-sent events.
+//!
+//! The body goes to the provider as it came. What can go wrong: 400, 404 for a model that does not exist, 413, 415, 429,
+//! 502, 503, 504; once a stream has begun, an error event in it.
+
+use std::convert::Infallible;
+
+use aig_inference::{ChatAnswer, ChatRequest};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use utoipa::ToSchema;
+
+use aig_domain::json::RawObject;
+
+use crate::error::{ApiError, event};
+use crate::middleware::auth::Caller;
+use crate::middleware::body::read_json;
+use crate::middleware::context::Ctx;
+use crate::middleware::headers;
+use crate::state::Api;
+
+/// A chat request in the OpenAI dialect. All other members go to the provider as they are.
+#[derive(ToSchema)]
+pub struct ChatBody {
+    /// `provider/name`; the default model when missing or `auto`.
+    pub model: Option<String>,
+    /// The conversation so far.
+    #[schema(value_type = Vec<Object>)]
+    pub messages: Vec<serde_json::Value>,
+    /// Whether to answer with a stream of server-sent events.
+    pub stream: Option<bool>,
+}
+
+/// Complete a chat.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    params(("x-aig-tag" = Option<String>, Header, description = "The label of the request's cost, at most 64 characters.")),
+    request_body = ChatBody,
+    responses((
+        status = 200,
+        description = "A chat completion in the OpenAI dialect; with `stream` its chunks, then `[DONE]`.",
+        content((Object = "application/json"), (String = "text/event-stream")),
+    )),
+)]
+pub async fn handler(
+    State(api): State<Api>,
+    Ctx(context): Ctx,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let tag = headers::tag(&parts.headers)?;
+    let body = RawObject::parse(&read_json(&parts.headers, body, api.chat_body).await?)?;
+    let request = ChatRequest {
+        body,
+        request_id: context.request_id.clone(),
+        account_id: caller.account_id,
+        key_id: caller.key_id,
+        tag,
+    };
+    match api.app.chat.complete(request, api.shutdown.streams_must_end()).await? {
+        ChatAnswer::Json(body) => Ok(([(CONTENT_TYPE, "application/json")], body).into_response()),
+        ChatAnswer::Stream(events) => {
+            // A proxy that buffers would hold back the first words until the last.
+            let headers = [
+                (CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
+                (CACHE_CONTROL.as_str(), "no-cache"),
+                ("x-accel-buffering", "no"),
+            ];
+            let events = events.map(move |item| {
+                Ok::<Bytes, Infallible>(item.unwrap_or_else(|error| event(&error, &context.request_id).into()))
+            });
+            Ok((headers, Body::from_stream(events)).into_response())
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `GET /v1/models`: the models that requests may name, sorted by id. What can go wrong: 400 naming the parameter.
+
+use aig_domain::catalog::{Modality, Model, Price};
+use aig_domain::{Error, Nano};
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error::ApiError;
+use crate::middleware::query::Query;
+use crate::state::Api;
+
+/// All models that fit.
+#[derive(Serialize, ToSchema)]
+pub struct ModelList {
+    /// Always `list`.
+    #[schema(value_type = String)]
+    pub object: &'static str,
+    /// The models.
+    pub data: Vec<ModelRecord>,
+}
+
+/// A model.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelRecord {
+    /// `provider/name`.
+    pub id: String,
+    /// Always `model`.
+    #[schema(value_type = String)]
+    pub object: &'static str,
+    /// Always 0: when a provider made its model is not known here.
+    pub created: i64,
+    /// The provider.
+    pub owned_by: String,
+    /// What it does; null when whatever route names it decides.
+    pub modality: Option<Modality>,
+    /// The list price, when known.
+    pub pricing: Option<Pricing>,
+    /// Allowed clip lengths, when known.
+    pub duration: Option<DurationSeconds>,
+}
+
+/// A list price in US cents. The members that do not fit the unit are missing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Pricing {
+    /// `token`, `second` or `mesh`.
+    #[schema(value_type = String)]
+    pub unit: &'static str,
+    /// Per million input tokens.
+    #[schema(value_type = Option<f64>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_cents_per_million: Option<serde_json::Number>,
+    /// Per million output tokens.
+    #[schema(value_type = Option<f64>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_cents_per_million: Option<serde_json::Number>,
+    /// Per second, or per mesh.
+    #[schema(value_type = Option<f64>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cents: Option<serde_json::Number>,
+}
+
+/// Clip lengths, in seconds.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DurationSeconds {
+    /// The shortest.
+    pub min: f64,
+    /// The longest.
+    pub max: f64,
+    /// When the request does not say.
+    pub default: f64,
+}
+
+impl From<Price> for Pricing {
+    fn from(price: Price) -> Self {
+        let by_unit = |unit, cents: Nano| Self {
+            unit,
+            input_cents_per_million: None,
+            output_cents_per_million: None,
+            cents: Some(cents.cents_json()),
+        };
+        match price {
+            Price::Tokens { input, output } => Self {
+                unit: "token",
+                input_cents_per_million: Some(input.cents_json()),
+                output_cents_per_million: Some(output.cents_json()),
+                cents: None,
+            },
+            Price::Second(cents) => by_unit("second", cents),
+            Price::Mesh(cents) => by_unit("mesh", cents),
+        }
+    }
+}
+
+impl From<Model> for ModelRecord {
+    fn from(model: Model) -> Self {
+        Self {
+            id: model.id,
+            object: "model",
+            created: 0,
+            owned_by: model.provider,
+            modality: model.modality,
+            pricing: model.price.map(Pricing::from),
+            duration: model.duration.map(|range| DurationSeconds {
+                min: range.min,
+                max: range.max,
+                default: range.default,
+            }),
+        }
+    }
+}
+
+/// What a list may be narrowed to.
+#[derive(Debug, Default)]
+struct Filter<'a> {
+    modality: Option<Modality>,
+    provider: Option<&'a str>,
+    words: Option<String>,
+}
+
+impl<'a> Filter<'a> {
+    fn read(query: &'a Query) -> Result<Self, Error> {
+        let modality = match query.text("modality")?.filter(|word| !word.is_empty()) {
+            None => None,
+            Some(word) => Some(Modality::parse(word).ok_or_else(|| {
+                Error::invalid("modality", "`modality` must be one of `text`, `video`, `music`, `3d`.")
+            })?),
+        };
+        let provider = query.text("provider")?.filter(|name| !name.is_empty());
+        Ok(Self { modality, provider, words: query.text("q")?.map(str::to_lowercase) })
+    }
+
+    fn fits(&self, model: &Model) -> bool {
+        self.modality.is_none_or(|modality| model.serves(modality))
+            && self.provider.is_none_or(|provider| model.provider == provider)
+            && self.words.as_ref().is_none_or(|words| model.id.to_lowercase().contains(words))
+    }
+}
+
+/// List models.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    params(
+        ("modality" = Option<String>, Query, description = "`text`, `video`, `music` or `3d`."),
+        ("provider" = Option<String>, Query, description = "Only this provider's."),
+        ("q" = Option<String>, Query, description = "Only those whose id holds this text."),
+    ),
+    responses((status = 200, description = "The models.", body = ModelList)),
+)]
+pub async fn handler(State(api): State<Api>, query: Query) -> Result<Json<ModelList>, ApiError> {
+    let filter = Filter::read(&query)?;
+    let models = api.app.providers.models().into_iter().filter(|model| filter.fits(model));
+    Ok(Json(ModelList { object: "list", data: models.map(ModelRecord::from).collect() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(id: &str, modality: Option<Modality>, price: Option<Price>) -> Model {
+        let provider = id.split('/').next().unwrap().to_owned();
+        Model { id: id.into(), provider, modality, price, duration: None, deadline: None }
+    }
+
+    #[test]
+    fn filters_narrow_the_list() {
+        let (chat, any) = (model("sandbox/Chat", Some(Modality::Text), None), model("peer/x", None, None));
+        let fits = |query: &str, model: &Model| Filter::read(&Query::parse(query)).unwrap().fits(model);
+        assert!(fits("", &chat) && fits("modality=&provider=&q=", &chat));
+        assert!(fits("modality=text&provider=sandbox&q=cHaT", &chat));
+        assert!(!fits("modality=video", &chat) && !fits("provider=peer", &chat) && !fits("q=y", &chat));
+        assert!(fits("modality=video", &any));
+        assert_eq!(Filter::read(&Query::parse("modality=smell")).unwrap_err().param.as_deref(), Some("modality"));
+    }
+
+    #[test]
+    fn a_record_tells_the_price_in_cents() {
+        let price = Price::Tokens { input: Nano(100 * Nano::CENT.0), output: Nano(4_389_000) };
+        let record =
+            serde_json::to_value(ModelRecord::from(model("a/b/c", Some(Modality::ThreeD), Some(price)))).unwrap();
+        let pricing = serde_json::json!({
+            "unit": "token", "input_cents_per_million": 100, "output_cents_per_million": 0.4389,
+        });
+        assert_eq!(record["pricing"], pricing);
+        assert_eq!((&record["id"], &record["modality"]), (&"a/b/c".into(), &"3d".into()));
+    }
+}

@@ -1,0 +1,28 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use aig_platform::{App, Shutdown};
+use aig_store::ApiKey;
+
+use crate::middleware::body::BodyLimits;
+use crate::middleware::key_cache::KeyCache;
+
+/// The state of the API, shared by all requests.
+pub struct ApiState {
+    /// Everything the process is made of.
+    pub app: App,
+    /// Says when the process stops.
+    pub shutdown: Shutdown,
+    /// Keys seen lately.
+    pub keys: KeyCache<ApiKey>,
+    /// What clients set as their base URL: the public URL and `/v1`.
+    pub base_url: String,
+    /// What a chat request may take.
+    pub chat_body: BodyLimits,
+    /// What a job request may take.
+    pub job_body: BodyLimits,
+}
+
+/// A handle to it.
+pub type Api = Arc<ApiState>;
