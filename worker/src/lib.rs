@@ -1,1 +1,91 @@
-//! Runs tasks: generates media, delivers webhooks.
+//! The worker: claims due tasks, calls providers, keeps results, delivers webhooks.
+//!
+//! One loop per queue ([`consume`]) turns free permits into claimed tasks; each task runs its handler ([`handlers`]) in a
+//! tracked tokio task. Nothing here trusts its own memory: every write names the lease it was claimed with, and whoever
+//! lost it drops the work.
+//!
+//! **Shutdown**: loops stop claiming; jobs that wait between polls go back at once; running steps get 15 s, then they go
+//! back too, which is no crash.
+
+mod consume;
+mod handlers;
+mod persist;
+mod turn;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aig_domain::task::{QUEUES, WEBHOOK_QUEUE};
+use aig_platform::{App, Shutdown};
+use aig_tasks::WorkerLease;
+use anyhow::Context as _;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use turn::Turns;
+use watch::Watch;
+
+/// How long running steps may go on after the shutdown began.
+const STEP_GRACE: Duration = Duration::from_secs(15);
+/// How long the hand-back of what is left may take after that.
+const RELEASE_GRACE: Duration = Duration::from_secs(3);
+
+/// What all tasks of this process share.
+pub(crate) struct Worker {
+    app: App,
+    shutdown: Shutdown,
+    lease: WorkerLease,
+    /// Everything a task of this worker does runs on it.
+    running: TaskTracker,
+    /// Ends steps that outlived the shutdown's grace.
+    abort: CancellationToken,
+    turns: Turns,
+    watch: Watch,
+    /// Bounds the jobs that wait between polls.
+    parked: Arc<Semaphore>,
+}
+
+/// Works until the shutdown begins and what was claimed is done or handed back.
+///
+/// # Errors
+/// When the lease cannot be registered.
+pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
+    let times = app.config.tasks.lease_times();
+    let lease = WorkerLease::begin(&app.store, &app.config.store(), Arc::clone(&app.clock), times)
+        .await
+        .context("the worker could not register its lease")?;
+    let worker = Arc::new(Worker {
+        parked: Arc::new(Semaphore::new(app.config.worker.parked_limit)),
+        watch: Watch::default(),
+        turns: Turns::default(),
+        abort: CancellationToken::new(),
+        running: TaskTracker::new(),
+        lease,
+        shutdown,
+        app,
+    });
+    let loops = TaskTracker::new();
+    for queue in QUEUES {
+        let settings = &worker.app.config.worker;
+        let permits = if queue == WEBHOOK_QUEUE { settings.webhook_concurrency } else { settings.concurrency };
+        loops.spawn(consume::run(Arc::clone(&worker), queue, permits));
+    }
+    loops.spawn(watch::run(Arc::clone(&worker)));
+    tracing::info!(worker = worker.lease.worker(), "the worker is ready");
+    loops.close();
+    loops.wait().await;
+    worker.running.close();
+    if tokio::time::timeout(STEP_GRACE, worker.running.wait()).await.is_err() {
+        tracing::warn!(steps = worker.running.len(), "steps are still running; their tasks go back to the queue");
+        worker.abort.cancel();
+        if tokio::time::timeout(RELEASE_GRACE, worker.running.wait()).await.is_err() {
+            tracing::warn!(steps = worker.running.len(), "tasks were not handed back in time; they return by rescue");
+        }
+    }
+    if let Err(error) = worker.lease.end(&worker.app.store).await {
+        tracing::warn!(%error, "the worker's lease was not ended; it runs out by itself");
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! One file per tick.
+
+pub(crate) mod dispatch;
+pub(crate) mod rescue;
+pub(crate) mod retain;

@@ -1,0 +1,146 @@
+//! The loop of one queue: permit, bell, claim, ack, run.
+//!
+//! A permit comes before the claim, so that nothing is claimed that cannot run; the ack comes before the work, since the
+//! row, not the message, stands for it. As permits come free the loop claims again until the queue is dry, and only then
+//! waits for the bell.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aig_domain::retry::jitter;
+use aig_queue::{Delivery, Subscription};
+use aig_store::{Claimed, Work};
+use futures_util::FutureExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument as _;
+
+use crate::handlers::{generate, webhook};
+use crate::persist::until_stored;
+use crate::{Worker, handlers::Held};
+
+/// The most tasks of one claim, and the most messages taken at once.
+const CLAIM_LIMIT: usize = 64;
+/// The pause after the store or the broker failed, or while the lease is not good.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Consumes `queue` with `permits` steps at once until the shutdown begins.
+pub(crate) async fn run(worker: Arc<Worker>, queue: &'static str, permits: usize) {
+    let permits = Arc::new(Semaphore::new(permits));
+    let stopping = worker.shutdown.clone();
+    tokio::select! {
+        () = stopping.stopping() => {}
+        () = consume(&worker, queue, &permits) => {}
+    }
+}
+
+async fn consume(worker: &Arc<Worker>, queue: &'static str, permits: &Arc<Semaphore>) {
+    let mut bell = None;
+    let mut dry = false;
+    loop {
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
+        let Some(subscription) = subscribed(worker, queue, &mut bell).await else { continue };
+        let mut bells: Vec<Delivery> = Vec::new();
+        if dry {
+            if let Some(delivery) = subscription.next().await {
+                bells.push(delivery);
+            } else {
+                bell = None;
+                continue;
+            }
+        }
+        while bells.len() < CLAIM_LIMIT
+            && let Some(delivery) = subscription.try_next()
+        {
+            bells.push(delivery);
+        }
+        if !worker.lease.is_good() {
+            tracing::warn!(queue, "the lease was not renewed; nothing is claimed");
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let mut turns = vec![permit];
+        while turns.len() < CLAIM_LIMIT
+            && let Ok(more) = Arc::clone(permits).try_acquire_owned()
+        {
+            turns.push(more);
+        }
+        let Some(claimed) = claim(worker, queue, turns.len(), bells).await else { continue };
+        dry = claimed.len() < turns.len();
+        for (task, permit) in claimed.into_iter().zip(turns) {
+            start(worker, queue, permits, task, permit);
+        }
+    }
+}
+
+async fn subscribed<'a>(
+    worker: &Worker,
+    queue: &'static str,
+    bell: &'a mut Option<Box<dyn Subscription>>,
+) -> Option<&'a mut Box<dyn Subscription>> {
+    if bell.is_none() {
+        match worker.app.broker.subscribe(queue, CLAIM_LIMIT).await {
+            Ok(subscription) => *bell = Some(subscription),
+            Err(error) => {
+                tracing::warn!(queue, %error, "the broker does not answer; trying again");
+                tokio::time::sleep(jitter(PAUSE, 20)).await;
+            }
+        }
+    }
+    bell.as_mut()
+}
+
+/// Claims, then tells the broker that its messages were heard. On failure they go back to ring again.
+async fn claim(worker: &Worker, queue: &'static str, limit: usize, bells: Vec<Delivery>) -> Option<Vec<Claimed>> {
+    match worker.app.tasks.claim(&worker.lease.worker(), queue, limit).await {
+        Ok(claimed) => {
+            for delivery in bells {
+                if delivery.message.is_none() {
+                    tracing::warn!(queue, "a message could not be read; it is dropped");
+                }
+                if let Err(error) = delivery.ack().await {
+                    tracing::debug!(queue, %error, "a message was not acknowledged; it will ring again");
+                }
+            }
+            Some(claimed)
+        }
+        Err(error) => {
+            tracing::warn!(queue, %error, "nothing could be claimed; trying again");
+            tokio::time::sleep(jitter(PAUSE, 20)).await;
+            None
+        }
+    }
+}
+
+fn start(
+    worker: &Arc<Worker>,
+    queue: &'static str,
+    permits: &Arc<Semaphore>,
+    task: Claimed,
+    permit: OwnedSemaphorePermit,
+) {
+    let Claimed { lease, attempt, crash_count, work } = task;
+    let span = match &work {
+        Work::Generate { job, .. } => tracing::info_span!("task", queue, job = job.id, request_id = job.request_id),
+        Work::Webhook(event) => tracing::info_span!("task", queue, job = event.job_id, event = event.id),
+    };
+    let held = Held { worker: Arc::clone(worker), lease, attempt, crash_count };
+    let permits = Arc::clone(permits);
+    let task = async move {
+        let (worker, lease) = (Arc::clone(&held.worker), held.lease.clone());
+        let turn = worker.turns.with(permit, crash_count).await;
+        let handler = async move {
+            match work {
+                Work::Generate { job, claim } => generate::run(held, *job, claim, permits, turn).await,
+                Work::Webhook(event) => webhook::run(held, event, turn).await,
+            }
+        };
+        // A handler that panics has crashed: the task rests, and is buried when it does so again and again.
+        if AssertUnwindSafe(handler).catch_unwind().await.is_err() {
+            tracing::error!("a handler panicked");
+            let crashed = || async { Ok(worker.app.store.crashed(&lease, crash_count).await?) };
+            until_stored(&worker, "a crash", crashed).await;
+        }
+    };
+    worker.running.spawn(task.instrument(span));
+}

@@ -1,0 +1,274 @@
+//! Making the media of a job: submit, poll, fetch and keep the result, end.
+//!
+//! Each phase is on record before it begins, so that whoever claims the task after a crash knows what may have happened:
+//! nothing was sent (submit), a submit was sent and its outcome not recorded (repeat it only under an idempotency key), or
+//! the provider has the work (poll). Tested over real HTTP by `tests/it`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aig_domain::job::{ErrorCode, Job, JobError, JobResult, Outcome};
+use aig_domain::retry::{exponential, jitter};
+use aig_providers::{JobCall, JobProvider, Poll, ProviderError, ProviderErrorKind, ProviderTask};
+use aig_store::{Claim, StepKind};
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+
+use super::{Held, Lost, store_result, submit};
+use crate::persist::until_stored;
+use crate::turn::Turn;
+use crate::watch::Watched;
+
+/// The longest wait after a poll or download that failed.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How often a provider may say that it does not know the work before it is believed.
+const NOT_FOUND_LIMIT: u32 = 3;
+/// The shortest time between two records of progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// How long the provider has to take a cancel.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a handler answers.
+pub(crate) enum Next {
+    /// The result is stored.
+    Done(JobResult),
+    /// Go on after this long.
+    Later(Duration),
+    /// Back to the queue, to begin again after this long.
+    Retry { unknown: bool, after: Duration, error: String },
+    /// There will be no result.
+    Fail(JobError),
+}
+
+/// One job in the hands of this worker.
+pub(crate) struct Generate {
+    pub(crate) held: Held,
+    pub(crate) job: Job,
+    pub(crate) call: JobCall,
+    pub(crate) provider: Arc<dyn JobProvider>,
+    state: State,
+    /// Polls and downloads that failed one after the other.
+    failures: u32,
+    polls: u32,
+    recorded: (Option<i64>, tokio::time::Instant),
+}
+
+enum State {
+    /// Nothing polls yet: the claim says what may be sent. `None` only while a step uses it.
+    Submit(Option<Claim>),
+    Polling(ProviderTask),
+}
+
+/// Runs one claimed generate task to its end, or hands it back.
+pub(crate) async fn run(held: Held, job: Job, claim: Claim, permits: Arc<Semaphore>, turn: Turn) {
+    let watched = held.worker.watch.begin(&job.id);
+    if held.crash_count >= aig_domain::task::CRASHES_BEFORE_BURIAL {
+        let error = JobError::new(
+            ErrorCode::Poison,
+            "The job brought its worker down three times and was given up. Nothing was charged.",
+        );
+        return end(&held, &job, &Outcome::Failed(error)).await;
+    }
+    let Some(provider) = held.worker.app.providers.jobs(&job.provider) else {
+        let error = format!("The provider `{}` is not configured any more. Nothing was charged.", job.provider);
+        return end(&held, &job, &Outcome::Failed(JobError::new(ErrorCode::ProviderError, error))).await;
+    };
+    let state = match claim {
+        Claim::Resume(task) => State::Polling(ProviderTask(task)),
+        other => State::Submit(Some(other)),
+    };
+    let call = call(&job, held.attempt);
+    let recorded = (job.progress, tokio::time::Instant::now());
+    let mut task = Generate { held, job, call, provider, state, failures: 0, polls: 0, recorded };
+    // Lost: somebody else has it, or the process ends; either way there is nothing left to write.
+    let _ = task.drive(&permits, turn, &watched).await;
+}
+
+impl Generate {
+    async fn drive(&mut self, permits: &Arc<Semaphore>, turn: Turn, watched: &Watched) -> Result<(), Lost> {
+        let mut turn = Some(turn);
+        let worker = Arc::clone(&self.held.worker);
+        loop {
+            let next = tokio::select! {
+                () = watched.cancelled.cancelled() => return self.cancel_upstream().await,
+                () = worker.abort.cancelled() => return self.hand_back().await,
+                next = self.step() => next?,
+            };
+            match next {
+                Next::Done(result) => {
+                    end(&self.held, &self.job, &Outcome::Completed(result)).await;
+                    return Ok(());
+                }
+                Next::Fail(error) => {
+                    let timed_out = error.code == ErrorCode::DeadlineExceeded;
+                    end(&self.held, &self.job, &Outcome::Failed(error)).await;
+                    return if timed_out { self.cancel_upstream().await } else { Ok(()) };
+                }
+                Next::Retry { unknown, after, error } => {
+                    tracing::info!(error, ?after, "the job goes back to its queue");
+                    let at = worker.app.clock.now().plus(after).min(self.job.deadline_at);
+                    return self.held.step(StepKind::Retry { unknown, at, error }).await;
+                }
+                Next::Later(after) => {
+                    // A job that waits holds no permit, unless too many wait already.
+                    let parked = Arc::clone(&worker.parked).try_acquire_owned().ok();
+                    if parked.is_some() {
+                        turn = None;
+                    }
+                    let wait = after.min(worker.app.clock.now().until(self.job.deadline_at));
+                    tokio::select! {
+                        () = watched.cancelled.cancelled() => return self.cancel_upstream().await,
+                        () = worker.shutdown.stopping() => return self.hand_back().await,
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                    drop(parked);
+                    if turn.is_none() {
+                        turn = tokio::select! {
+                            () = worker.shutdown.stopping() => return self.hand_back().await,
+                            turn = worker.turns.next(permits, self.held.crash_count) => turn,
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next step. Everything it awaits is bounded: by the adapter's timeouts, or by the job's deadline.
+    async fn step(&mut self) -> Result<Next, Lost> {
+        let left = self.held.worker.app.clock.now().until(self.job.deadline_at);
+        if left.is_zero() {
+            return Ok(Next::Fail(deadline_exceeded()));
+        }
+        if !self.held.worker.lease.is_good() {
+            return Ok(Next::Later(Duration::from_secs(1)));
+        }
+        match &mut self.state {
+            State::Submit(claim) => {
+                // A step that was dropped half-way is never stepped again, so the claim is always there.
+                let claim = claim.take().ok_or(Lost)?;
+                match submit::submit(&self.held, &self.call, &*self.provider, claim).await? {
+                    Ok(task) => {
+                        self.state = State::Polling(task);
+                        Ok(Next::Later(Duration::ZERO))
+                    }
+                    Err(next) => Ok(next),
+                }
+            }
+            State::Polling(task) => {
+                let task = task.clone();
+                match tokio::time::timeout(left, self.poll(&task)).await {
+                    Ok(next) => next,
+                    Err(_) => Ok(Next::Fail(deadline_exceeded())),
+                }
+            }
+        }
+    }
+
+    async fn poll(&mut self, task: &ProviderTask) -> Result<Next, Lost> {
+        let poll = self.provider.poll(task, &self.call, self.polls).await;
+        self.polls = self.polls.saturating_add(1);
+        match poll {
+            Ok(Poll::Pending { progress, after }) => {
+                self.failures = 0;
+                self.record(progress).await?;
+                Ok(Next::Later(after))
+            }
+            Ok(Poll::Failed(error)) => Ok(Next::Fail(error)),
+            Ok(Poll::Done(artifact)) => {
+                self.held.step(StepKind::Storing).await?;
+                match store_result::store_result(self, &artifact).await {
+                    Ok(result) => Ok(Next::Done(result)),
+                    Err(error) => {
+                        // Back to polling on record too: waiting for a provider is no crash.
+                        self.held.step(StepKind::Submitted(task.0.clone())).await?;
+                        Ok(self.failed(&error))
+                    }
+                }
+            }
+            Err(error) => Ok(self.failed(&error)),
+        }
+    }
+
+    /// After a poll or a download failed: again later, unless the provider does not know the work.
+    fn failed(&mut self, error: &ProviderError) -> Next {
+        self.failures += 1;
+        tracing::info!(%error, failures = self.failures, "the provider failed; asking again");
+        match error.kind {
+            ProviderErrorKind::NotFound if self.failures >= NOT_FOUND_LIMIT => Next::Fail(JobError::new(
+                ErrorCode::ProviderError,
+                "The provider accepted the job and lost it. Nothing was charged. Submit it again.",
+            )),
+            ProviderErrorKind::InvalidInput | ProviderErrorKind::ContentRefused => Next::Fail(job_error(error)),
+            _ => {
+                let wait = jitter(exponential(Duration::from_millis(500), self.failures - 1, LONGEST_WAIT), 20);
+                Next::Later(error.retry_after.map_or(wait, |wish| wish.clamp(wait, LONGEST_WAIT.max(wait))))
+            }
+        }
+    }
+
+    async fn record(&mut self, progress: Option<i64>) -> Result<(), Lost> {
+        let (last, at) = self.recorded;
+        let Some(now) = progress.filter(|now| Some(*now) != last && at.elapsed() >= PROGRESS_EVERY) else {
+            return Ok(());
+        };
+        self.recorded = (progress, tokio::time::Instant::now());
+        self.held.step(StepKind::Progress(now.clamp(0, 100))).await
+    }
+
+    /// Tells the provider to stop, as a favour; the job itself has ended.
+    async fn cancel_upstream(&self) -> Result<(), Lost> {
+        if let State::Polling(task) = &self.state {
+            let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, self.provider.cancel(task)).await;
+            if !matches!(cancelled, Ok(Ok(()))) {
+                tracing::info!("the provider was not told to stop");
+            }
+        }
+        Ok(())
+    }
+
+    async fn hand_back(&self) -> Result<(), Lost> {
+        self.held.release().await;
+        Ok(())
+    }
+}
+
+/// Writes the job's end, unless the lease was lost.
+async fn end(held: &Held, job: &Job, outcome: &Outcome) {
+    let ended =
+        until_stored(&held.worker, "the end of a job", || held.worker.app.tasks.end(&held.lease, job, outcome)).await;
+    match outcome {
+        Outcome::Completed(result) if ended == Some(false) => {
+            // Somebody else ends the job, with a file of their own.
+            if let Err(error) = held.worker.app.files.delete(&result.file_key).await {
+                tracing::warn!(%error, "a file that nobody needs was not deleted");
+            }
+        }
+        Outcome::Completed(_) => tracing::info!("the job is completed"),
+        Outcome::Failed(error) => tracing::info!(code = error.code.as_str(), "the job failed"),
+    }
+}
+
+/// The job as its provider sees it.
+fn call(job: &Job, attempt: u32) -> JobCall {
+    // Our own text, written by the route that accepted the job.
+    let params: Map<String, Value> = serde_json::from_str(&job.params).unwrap_or_default();
+    let model = job.model.split_once('/').map_or(job.model.as_str(), |(_, name)| name);
+    JobCall { job_id: job.id.clone(), modality: job.modality, model: model.to_owned(), params, attempt }
+}
+
+fn deadline_exceeded() -> JobError {
+    JobError::new(
+        ErrorCode::DeadlineExceeded,
+        "The job took longer than its deadline and was given up. Nothing was charged.",
+    )
+}
+
+/// What a provider's refusal means for the job.
+pub(crate) fn job_error(error: &ProviderError) -> JobError {
+    let code = match error.kind {
+        ProviderErrorKind::InvalidInput => ErrorCode::InvalidInput,
+        ProviderErrorKind::ContentRefused => ErrorCode::ContentRefused,
+        _ => ErrorCode::ProviderError,
+    };
+    JobError::new(code, error.message.clone())
+}

@@ -1,0 +1,112 @@
+//! Delivering one webhook event: sign the stored bytes, send them, record the attempt.
+//!
+//! One event keeps one id and one body over all attempts. The URL came from a tenant, so it goes through the untrusted
+//! fetcher: no redirects, no private addresses, a bounded answer in bounded time.
+
+use aig_domain::webhook::{ANSWER_TIMEOUT, Verdict, verdict};
+use aig_domain::{Error, Millis, Secret, id, signing};
+use aig_store::{Attempt, Delivery, DeliveryEnd, WebhookEvent};
+use bytes::Bytes;
+
+use super::Held;
+use crate::persist::until_stored;
+use crate::turn::Turn;
+
+/// How much of an error is kept.
+const MAX_ERROR: usize = 300;
+
+/// Makes one attempt at delivering `event`.
+pub(crate) async fn run(held: Held, event: WebhookEvent, _turn: Turn) {
+    let worker = &held.worker;
+    let Some(headers) = until_stored(worker, "reading a webhook secret", || headers(&held, &event)).await else {
+        return;
+    };
+    let number = held.attempt + 1;
+    let begun = (worker.app.clock.now(), tokio::time::Instant::now());
+    let (status, retry_after, error) = match headers {
+        Ok(headers) => {
+            let body = Bytes::copy_from_slice(event.body.as_bytes());
+            let sent = tokio::select! {
+                () = worker.abort.cancelled() => return held.release().await,
+                sent = worker.app.fetcher.post(&event.url, headers, body, ANSWER_TIMEOUT) => sent,
+            };
+            match sent {
+                Ok(answer) => (Some(answer.status), answer.retry_after, None),
+                Err(error) => (None, None, Some(error.to_string())),
+            }
+        }
+        Err(error) => (None, None, Some(error)),
+    };
+    let end = match verdict(number, status, retry_after) {
+        Verdict::Delivered => DeliveryEnd::Delivered,
+        Verdict::GiveUp => DeliveryEnd::GaveUp,
+        Verdict::Retry(after) => DeliveryEnd::Retry(worker.app.clock.now().plus(after)),
+    };
+    tracing::info!(attempt = number, status, error, ?end, "a webhook was sent");
+    metrics::counter!("aig_webhook_attempts_total", "outcome" => outcome(end)).increment(1);
+    let delivery = Delivery {
+        lease: held.lease.clone(),
+        event_id: event.id,
+        attempt: Attempt {
+            number,
+            at: begun.0,
+            duration_ms: u64::try_from(begun.1.elapsed().as_millis()).unwrap_or(u64::MAX),
+            status,
+            error: error.map(|text| text.chars().take(MAX_ERROR).collect()),
+        },
+        end,
+    };
+    let write = || async { Ok(worker.app.store.record_delivery(delivery.clone()).await?) };
+    until_stored(worker, "a webhook attempt", write).await;
+}
+
+fn outcome(end: DeliveryEnd) -> &'static str {
+    match end {
+        DeliveryEnd::Delivered => "delivered",
+        DeliveryEnd::GaveUp => "gave_up",
+        DeliveryEnd::Retry(_) => "retry",
+    }
+}
+
+/// The headers of this attempt; the inner error is a secret that cannot sign, which no repetition mends.
+async fn headers(held: &Held, event: &WebhookEvent) -> Result<Result<Vec<(&'static str, String)>, String>, Error> {
+    let app = &held.worker.app;
+    let now = app.clock.now();
+    let stored = app.store.webhook_secrets(&event.account_id).await?;
+    let previous = stored.previous.filter(|_| stored.previous_until.is_some_and(|until| now < Millis(until)));
+    let open = |sealed: &str| app.ring.open(&event.account_id, sealed).map(Secret::new);
+    let signed = open(&stored.current).map_err(|error| error.to_string()).and_then(|current| {
+        let previous = previous.map(|sealed| open(&sealed)).transpose().map_err(|error| error.to_string())?;
+        signing::webhook_headers(&current, &event.id, now, event.body.as_bytes())
+            .and_then(|headers| match previous {
+                Some(previous) => with_previous(headers, &previous, event, now),
+                None => Ok(headers),
+            })
+            .map_err(|error| error.to_string())
+    });
+    Ok(signed.map(|mut headers| {
+        headers.push(("content-type", "application/json".into()));
+        headers.push(("user-agent", concat!("aigateway/", env!("CARGO_PKG_VERSION")).into()));
+        headers.push(("aig-delivery-id", id::new("dlv_", now)));
+        headers.push(("aig-attempt", (held.attempt + 1).to_string()));
+        headers
+    }))
+}
+
+/// During a secret's time of grace the Standard Webhooks header carries the signatures of both.
+fn with_previous(
+    mut headers: Vec<(&'static str, String)>,
+    previous: &Secret,
+    event: &WebhookEvent,
+    now: Millis,
+) -> Result<Vec<(&'static str, String)>, signing::BadSecret> {
+    const STANDARD: &str = "webhook-signature";
+    let old = signing::webhook_headers(previous, &event.id, now, event.body.as_bytes())?;
+    let old = old.into_iter().find(|(name, _)| *name == STANDARD).map(|(_, value)| value).unwrap_or_default();
+    for (name, value) in &mut headers {
+        if *name == STANDARD {
+            *value = format!("{value} {old}");
+        }
+    }
+    Ok(headers)
+}
