@@ -13,16 +13,15 @@ pub(crate) async fn tick(app: App) -> Result<(), Error> {
         let mut gone = Vec::with_capacity(expired.len());
         for result in &expired {
             // The file first: if the process ends in between, the row still knows it.
-            match &result.file_key {
-                Some(key) => match app.files.delete(key).await {
-                    Ok(()) => gone.push(result.job_id.as_str()),
-                    Err(error) => {
-                        tracing::warn!(job = result.job_id, %error, "an expired file was not deleted; trying again later");
-                    }
-                },
-                None => {
-                    tracing::error!(job = result.job_id, "an expired result cannot be read; its file stays behind");
-                    gone.push(result.job_id.as_str());
+            let Some(key) = &result.file_key else {
+                tracing::error!(job = result.job_id, "an expired result cannot be read; its file stays behind");
+                gone.push(result.job_id.as_str());
+                continue;
+            };
+            match app.files.delete(key).await {
+                Ok(()) => gone.push(result.job_id.as_str()),
+                Err(error) => {
+                    tracing::warn!(job = result.job_id, %error, "an expired file was not deleted; trying again later");
                 }
             }
         }

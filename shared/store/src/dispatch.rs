@@ -11,7 +11,8 @@ use crate::{Store, StoreError, dialect, fair};
 const AT_ONCE: i64 = 1000;
 
 const IS_DUE: &str = "SELECT id FROM tasks WHERE state = 'waiting' AND run_at <= $1 LIMIT 1";
-const DUE: &str = "SELECT id, queue, account_id FROM tasks WHERE state = 'waiting' AND run_at <= $1 ORDER BY run_at LIMIT $2";
+const DUE: &str =
+    "SELECT id, queue, account_id FROM tasks WHERE state = 'waiting' AND run_at <= $1 ORDER BY run_at LIMIT $2";
 static PROMOTE: Rows = Rows::new(
     "WITH v (id, fair_seq) AS (VALUES ",
     &["TEXT", "BIGINT"],
@@ -41,10 +42,10 @@ impl Store {
         }
         let mut tx = self.db.begin().await?;
         let sql = format!("{DUE}{}", dialect::skip_locked(&tx));
-        let due: Vec<(String, String, String)> = on!(tx.conn(), |c| {
-            sqlx::query_as(AssertSqlSafe(sql)).bind(now.0).bind(AT_ONCE).fetch_all(c).await
-        })?;
-        let owners: Vec<(&str, &str)> = due.iter().map(|(_, queue, account)| (queue.as_str(), account.as_str())).collect();
+        let due: Vec<(String, String, String)> =
+            on!(tx.conn(), |c| { sqlx::query_as(AssertSqlSafe(sql)).bind(now.0).bind(AT_ONCE).fetch_all(c).await })?;
+        let owners: Vec<(&str, &str)> =
+            due.iter().map(|(_, queue, account)| (queue.as_str(), account.as_str())).collect();
         let places = fair::take_places(&mut tx, &owners).await?;
         let promoted: Vec<(&str, i64)> = due.iter().map(|(id, _, _)| id.as_str()).zip(places).collect();
         for piece in chunks(&promoted) {

@@ -17,7 +17,10 @@ async fn results_end_after_their_time(t: &TestStore) {
     assert!(t.store.expired_results(None).await.unwrap().is_empty());
     t.clock.forward(Duration::from_secs(1));
     let expired = t.store.expired_results(None).await.unwrap();
-    assert_eq!((expired[0].job_id.as_str(), expired[0].file_key.as_deref()), (job.id.as_str(), Some("jobs/x/1/video.mp4")));
+    assert_eq!(
+        (expired[0].job_id.as_str(), expired[0].file_key.as_deref()),
+        (job.id.as_str(), Some("jobs/x/1/video.mp4"))
+    );
     assert!(t.store.expired_results(expired.last()).await.unwrap().is_empty(), "the next page");
     t.store.forget_results(&[&job.id]).await.unwrap();
     assert!(t.store.expired_results(None).await.unwrap().is_empty());
