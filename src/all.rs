@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aig_domain::Clock;
 use aig_domain::clock::SystemClock;
-use aig_platform::datadir::DataDir;
+use aig_platform::datadir::{DataDir, DatabaseLock};
 use aig_platform::lifecycle::{Role, run_roles};
 use aig_platform::{App, Config, Shutdown, first_account};
 use anyhow::Context as _;
@@ -17,7 +17,7 @@ use crate::signals;
 /// Runs until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let folder = DataDir::open(&config.data_dir)?;
-    let _lock = config.is_embedded().then(|| folder.lock()).transpose()?;
+    let _lock = config.embedded_database().map(|database| DatabaseLock::take(&database)).transpose()?;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?.to_string();
@@ -32,6 +32,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     first_account::ensure(&app.store, &folder, &app.ring, &*clock).await?;
     folder.write("url", &format!("http://{address}\n"))?;
     greet(&app.public_url, &folder.join("first-key"));
+    tracker.spawn(app.metrics.clone().upkeep(shutdown.clone()));
     let roles: Vec<Role> = vec![
         ("api", Box::pin(aig_api::run(app.clone(), listener, shutdown.clone()))),
         ("worker", Box::pin(aig_worker::run(app.clone(), shutdown.clone()))),

@@ -36,6 +36,7 @@ pub async fn run(app: App, listener: TcpListener, shutdown: Shutdown) -> anyhow:
         max_connections: server.max_connections,
         max_per_address: server.max_connections_per_address,
         header_timeout: server.header_timeout,
+        write_timeout: app.config.chat.slow_reader,
     };
     let body = |bytes| BodyLimits { bytes, total: server.body_timeout };
     let api = Arc::new(ApiState {

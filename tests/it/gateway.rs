@@ -3,12 +3,19 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use aig_domain::clock::SystemClock;
+use aig_domain::crypto::KeyRing;
+use aig_domain::signing::new_webhook_secret;
+use aig_domain::{Clock as _, Secret, id, keys};
+use aig_store::{NewAccount, NewApiKey, Scope, Store, StoreConfig};
 use aig_testkit::eventually;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
 
 /// How long anything here may take before a test fails.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -31,6 +38,14 @@ pub struct Gateway {
 struct TestDatabase {
     server: String,
     name: String,
+}
+
+impl TestDatabase {
+    fn url(&self) -> String {
+        let mut url: reqwest::Url = self.server.parse().unwrap();
+        url.set_path(&self.name);
+        url.into()
+    }
 }
 
 impl Drop for TestDatabase {
@@ -78,9 +93,8 @@ impl Gateway {
     /// The same on PostgreSQL; `None` when there is none.
     pub async fn start_on_postgres(toml: &str) -> Option<Self> {
         let database = test_database()?;
-        let mut url: reqwest::Url = database.server.parse().unwrap();
-        url.set_path(&database.name);
-        Some(Self::launch(toml, &[("AIG_DATABASE_URL", url.as_str())], Some(database)).await)
+        let url = database.url();
+        Some(Self::launch(toml, &[("AIG_DATABASE_URL", &url)], Some(database)).await)
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test is a client like any other")]
@@ -202,6 +216,45 @@ impl Gateway {
             matches!(job["status"].as_str(), Some("completed" | "failed")).then_some(job)
         });
         ended.await.unwrap_or_else(|error| panic!("{error}: {id}\n{}", self.log()))
+    }
+
+    /// An environment variable for the next [`Gateway::spawn`].
+    pub fn set_var(&mut self, name: &str, value: &str) {
+        self.vars.push((name.into(), value.into()));
+    }
+
+    /// The gateway's database, beside the running process.
+    pub async fn store(&self) -> Store {
+        let url = match &self.database {
+            None => format!("sqlite:{}", self.folder.path().join("gateway.db").display()),
+            Some(database) => database.url(),
+        };
+        let config = StoreConfig { url: Secret::new(url), max_connections: 2 };
+        Store::connect(&config, Arc::new(SystemClock), &TaskTracker::new()).await.unwrap()
+    }
+
+    /// Makes another account; gives its key.
+    pub async fn other_account(&self) -> String {
+        let ring = KeyRing::parse(self.file("secret-key").trim()).unwrap();
+        let key = keys::generate(&ring);
+        let id = id::new("acc_", SystemClock.now());
+        let account = NewAccount {
+            webhook_secret: ring.seal(&id, new_webhook_secret().expose()),
+            id,
+            name: "other".into(),
+            tier: "unlimited".into(),
+            keys: vec![NewApiKey {
+                id: id::new("key_", SystemClock.now()),
+                public_id: key.public_id,
+                hash: key.hash,
+                kid: key.kid,
+                scope: Scope::Standard,
+            }],
+        };
+        let store = self.store().await;
+        store.create_account(&account).await.unwrap();
+        store.close().await;
+        key.text.expose().to_owned()
     }
 
     pub fn has_database(&self) -> bool {

@@ -16,6 +16,15 @@ async fn a_second_process_on_the_same_folder_is_refused() {
     assert!(!refused.status.success());
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(words.starts_with("error: another aigateway already runs on"), "{words}");
+    // The lock is the database's: another folder is no way around it.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_aigateway"));
+    command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(elsewhere.path());
+    command.env("AIG_DATABASE_URL", format!("sqlite:{}", gateway.path().join("gateway.db").display()));
+    command.env("AIG_SECRET_KEY", gateway.file("secret-key").trim());
+    let refused = command.output().unwrap();
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("another aigateway already runs on"), "{words}");
     assert_eq!(gateway.get("/healthz").await.status, 200);
 }
 
@@ -68,10 +77,16 @@ async fn a_stop_hands_waiting_jobs_back_and_they_go_on() {
 #[tokio::test]
 async fn a_stop_lets_a_stream_end_and_takes_no_new_connections() {
     let mut gateway = Gateway::start("").await;
-    let prompt = "[sandbox word_delay=100ms] one two three";
+    let prompt = "[sandbox word_delay=300ms] one two three four five";
     let body = json!({ "stream": true, "messages": [{ "role": "user", "content": prompt }] });
     let stream = gateway.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
     gateway.terminate();
+    let address = gateway.url.trim_start_matches("http://").to_owned();
+    eventually("new connections are refused", SOON, || async {
+        tokio::net::TcpStream::connect(&address).await.is_err().then_some(())
+    })
+    .await
+    .unwrap();
     let text = stream.text().await.unwrap();
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     assert!(gateway.ended().await.success());

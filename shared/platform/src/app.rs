@@ -1,6 +1,7 @@
 //! The only composition root: every part of a process, put together once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aig_cache::{Bus, MemoryBus};
 use aig_domain::Clock;
@@ -18,6 +19,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::datadir::DataDir;
 use crate::{Config, Metrics};
+
+/// How long the lanes and the connections have to end once the roles have.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// The parts of a process. Cheap to clone.
 #[derive(Clone)]
@@ -79,14 +83,15 @@ impl App {
         );
         let client =
             TrustedClient::new(&TrustedConfig::default()).context("the client for providers cannot be set up")?;
-        let providers = Registry::new(config.providers.clone(), &client, Arc::clone(&clock), &config.deadlines)
-            .context("the providers cannot be set up")?;
+        let fetcher = UntrustedFetcher::new(UrlPolicy::new(config.private_targets()))
+            .context("the fetcher for tenants' URLs cannot be set up")?;
+        let providers =
+            Registry::new(config.providers.clone(), &client, &fetcher, Arc::clone(&clock), &config.deadlines)
+                .context("the providers cannot be set up")?;
         let (broker, bus): (Arc<dyn Broker>, Arc<dyn Bus>) =
             (Arc::new(MemoryBroker::new()), Arc::new(MemoryBus::new()));
         let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
         let links = Links::new(config.media_url.as_deref().unwrap_or(&public_url), Arc::clone(&ring));
-        let fetcher = UntrustedFetcher::new(UrlPolicy::new(config.private_targets()))
-            .context("the fetcher for tenants' URLs cannot be set up")?;
         let providers = Arc::new(providers);
         let defaults = Arc::new(config.defaults.clone());
         let chat_config = ChatConfig {
@@ -143,11 +148,14 @@ impl App {
 
     /// Ends what the roles left: settles, writes in line, connections.
     pub async fn close(&self) {
-        self.broker.close().await;
-        self.store.close().await;
         self.tracker.close();
-        if tokio::time::timeout(std::time::Duration::from_secs(2), self.tracker.wait()).await.is_err() {
-            tracing::warn!(tasks = self.tracker.len(), "tasks did not end in time");
+        let close = async {
+            self.broker.close().await;
+            self.store.close().await;
+            self.tracker.wait().await;
+        };
+        if tokio::time::timeout(CLOSE_GRACE, close).await.is_err() {
+            tracing::warn!(tasks = self.tracker.len(), "not everything ended in time");
         }
     }
 }

@@ -1,17 +1,21 @@
 //! Logs and metrics. Logs go to stderr; they hold ids, counts and reasons, never keys, prompts or bodies.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use crate::Config;
+use crate::{Config, Shutdown};
 
 /// The upper bounds of the buckets of every duration, in seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
 /// The upper bounds of the buckets of a batch's size.
 const ITEMS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// How often recorded samples are folded into their buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Renders the metrics of this process.
 #[derive(Clone)]
@@ -33,6 +37,16 @@ impl Metrics {
             metrics::gauge!("aig_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         }
         Ok(Self(handle))
+    }
+
+    /// Keeps what is recorded in bounds while nobody asks for it. Ends when the shutdown begins.
+    pub async fn upkeep(self, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = shutdown.stopping() => return,
+                () = tokio::time::sleep(UPKEEP) => self.0.run_upkeep(),
+            }
+        }
     }
 
     /// The metrics in the text format of Prometheus.

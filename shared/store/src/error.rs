@@ -2,6 +2,8 @@
 
 use aig_domain::Error;
 
+use crate::dialect;
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -59,6 +61,14 @@ impl From<StoreError> for Error {
                      Retrying is safe with the same Idempotency-Key.",
                     5,
                 )
+            }
+            StoreError::Database { source, commit_unknown: false } if dialect::is_row_fault(&source) => {
+                tracing::error!(error = %source, "the database will never take this row");
+                Error::internal()
+            }
+            StoreError::Corrupt(what) => {
+                tracing::error!(what, "a row makes no sense");
+                Error::internal()
             }
             other => {
                 tracing::error!(error = %other, "the store failed");

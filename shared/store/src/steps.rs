@@ -83,10 +83,29 @@ static UPDATE_JOBS: Rows = Rows::new(
      FROM v, tasks WHERE tasks.id = v.task_id AND jobs.id = tasks.ref_id AND jobs.status IN ('queued', 'processing')",
 );
 
-/// Records `steps`; gives the leases that were still held.
-pub(crate) async fn run(tx: &mut Tx, steps: &[&Step]) -> Result<HashSet<Lease>, StoreError> {
+/// Records `steps`; gives, for each, whether its lease was still held.
+///
+/// One statement takes each task once. Several steps of one task in one batch (a step whose caller gave up, and the hand-back
+/// that followed) run one after the other, in the order in which they came.
+pub(crate) async fn run(tx: &mut Tx, steps: &[&Step]) -> Result<Vec<bool>, StoreError> {
+    let mut recorded = vec![false; steps.len()];
+    let mut left: Vec<(usize, &Step)> = steps.iter().copied().enumerate().collect();
+    while !left.is_empty() {
+        let mut seen = HashSet::with_capacity(left.len());
+        let (round, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, step)| seen.insert(&step.lease));
+        let held = run_once(tx, &round.iter().map(|(_, step)| *step).collect::<Vec<_>>()).await?;
+        for (index, step) in round {
+            recorded[index] = held.contains(&step.lease);
+        }
+        left = later;
+    }
+    Ok(recorded)
+}
+
+/// Records steps of as many different tasks.
+async fn run_once(tx: &mut Tx, steps: &[&Step]) -> Result<HashSet<Lease>, StoreError> {
     let mut sorted: Vec<&Step> = steps.to_vec();
-    sorted.sort_by(|a, b| (&a.lease.task_id, a.lease.epoch).cmp(&(&b.lease.task_id, b.lease.epoch)));
+    sorted.sort_by(|a, b| a.lease.task_id.cmp(&b.lease.task_id));
     let mut held = HashSet::with_capacity(sorted.len());
     for piece in chunks(&sorted) {
         let rows: Vec<(String, i64)> = on!(tx.conn(), |c| {

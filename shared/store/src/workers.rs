@@ -16,22 +16,27 @@ const RESCUE_AT_ONCE: i64 = 1000;
 
 /// Puts tasks back whose holder is dead. Only a lease lost in a phase that can bring a worker down counts as a crash.
 macro_rules! free {
-    ($which:literal) => {
+    ($which:literal, $guard:literal) => {
         concat!(
             "UPDATE tasks SET lease_epoch = lease_epoch + 1, worker = NULL, last_error = 'its worker died', \
              crash_count = crash_count + CASE WHEN phase IN ('submitting', 'storing') THEN 1 ELSE 0 END, \
              state = CASE WHEN phase IN ('submitting', 'storing') THEN 'waiting' ELSE 'ready' END, \
              run_at = CASE WHEN phase NOT IN ('submitting', 'storing') THEN $1 \
                 WHEN crash_count = 0 THEN $2 WHEN crash_count = 1 THEN $3 ELSE $4 END \
-             WHERE id IN (SELECT id FROM tasks WHERE state = 'running' ",
+             WHERE state = 'running' AND id IN (SELECT id FROM tasks WHERE state = 'running' ",
             $which,
-            ")"
+            ")",
+            $guard
         )
     };
 }
 
-const FREE_ALL: &str = free!("LIMIT $5");
-const FREE_EXPIRED: &str = free!("AND worker IN (SELECT id FROM workers WHERE lease_until < $1) ORDER BY id LIMIT $5");
+const FREE_ALL: &str = free!("LIMIT $5", "");
+// The outer condition is what a second scheduler, which waited for the row, judges anew.
+const FREE_EXPIRED: &str = free!(
+    "AND worker IN (SELECT id FROM workers WHERE lease_until < $1) ORDER BY id LIMIT $5",
+    " AND worker IN (SELECT id FROM workers WHERE lease_until < $1)"
+);
 
 const REGISTER: &str = "INSERT INTO workers (id, role, started_at, lease_until) VALUES ($1, $2, $3, $4)";
 const RENEW: &str = "UPDATE workers SET lease_until = $1 WHERE id = $2 AND lease_until >= $3 RETURNING id";

@@ -76,9 +76,17 @@ impl Config {
         StoreConfig { url: self.database_url.clone().unwrap_or_else(embedded), max_connections: MAX_CONNECTIONS }
     }
 
-    /// Whether the database is the embedded one, which only one process may open.
+    /// The file of the embedded database, which only one process may open; `None` on PostgreSQL.
+    pub fn embedded_database(&self) -> Option<PathBuf> {
+        let store = self.store();
+        let path = store.url.expose().strip_prefix("sqlite:")?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        Some(PathBuf::from(path.split('?').next().unwrap_or(path)))
+    }
+
+    /// Whether the database is the embedded one.
     pub fn is_embedded(&self) -> bool {
-        self.store().url.expose().starts_with("sqlite:")
+        self.embedded_database().is_some()
     }
 
     /// Where result files are kept.

@@ -81,7 +81,7 @@ const FILE: &[Setting] = &[
     setting("[chat] idle_seconds", "60", "After this much silence of the upstream a call is given up."),
     setting("[chat] total_seconds", "600", "The longest call."),
     setting("[chat] head_seconds", "15", "A stream's response headers go out at the latest after this."),
-    setting("[chat] slow_reader_seconds", "60", "A client that reads nothing for this long is cut off."),
+    setting("[chat] slow_reader_seconds", "60", "A client that reads nothing of its answer for this long is cut off."),
     setting("[worker] concurrency", "32", "Steps at once, per queue of jobs."),
     setting("[worker] webhook_concurrency", "64", "Webhook deliveries at once."),
     setting("[worker] parked_limit", "10000", "Jobs that wait between polls."),
