@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
+use aig_cache::Signal;
 use aig_platform::{App, Shutdown};
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
 
+use crate::job_watch::JobWatch;
 use crate::middleware::body::BodyLimits;
 use crate::middleware::door::Door;
 use crate::middleware::key_cache::KeyCache;
@@ -17,6 +20,7 @@ use crate::serve::{ConnectionLimits, serve};
 use crate::state::ApiState;
 
 pub mod error;
+pub mod job_watch;
 pub mod middleware;
 pub mod openapi;
 pub mod range;
@@ -24,6 +28,23 @@ pub mod router;
 pub mod routes;
 pub mod serve;
 pub mod state;
+
+/// Forgets cached keys that were changed, here or by another process, until the shutdown begins.
+async fn forget_changed_keys(api: Arc<ApiState>) {
+    let mut signals = api.app.bus.listen();
+    loop {
+        let signal = tokio::select! {
+            () = api.shutdown.stopping() => return,
+            signal = signals.recv() => signal,
+        };
+        match signal {
+            Ok(Signal::KeyChanged { public_id }) => api.keys.forget(&public_id),
+            Ok(Signal::Missed) | Err(RecvError::Lagged(_)) => api.keys.forget_all(),
+            Ok(Signal::JobCancelled { .. }) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
 
 /// Serves the API on `listener` until `shutdown` begins, then returns when the last request has ended. Running requests are
 /// finished; streams are ended by their own token.
@@ -43,10 +64,13 @@ pub async fn run(app: App, listener: TcpListener, shutdown: Shutdown) -> anyhow:
         base_url: format!("{}/v1", app.public_url.trim_end_matches('/')),
         chat_body: body(server.max_chat_body_bytes),
         job_body: body(server.max_job_body_bytes),
+        jobs: JobWatch::default(),
         keys: KeyCache::default(),
         shutdown: shutdown.clone(),
         app: app.clone(),
     });
+    app.tracker.spawn(api.jobs.clone().run(app.store.clone(), shutdown.clone()));
+    app.tracker.spawn(forget_changed_keys(Arc::clone(&api)));
     let door = Door::new(router::router(&api), Arc::clone(&app.clock));
     let service = service_fn(move |request| door.clone().answer(request));
     serve(listener, service, limits, &app.tracker, shutdown.stopping()).await;
