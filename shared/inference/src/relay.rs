@@ -188,7 +188,9 @@ impl Relay {
         }
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else {
             // A sign of life, or a chunk whose members have other types than we know: the client may know better.
-            let harmless = data.trim_ascii().is_empty() || serde_json::from_slice::<IgnoredAny>(&data).is_ok();
+            let text = std::str::from_utf8(&data).map(str::trim);
+            let is_object = |text: &str| text.starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok();
+            let harmless = text.is_ok_and(|text| text.is_empty() || is_object(text));
             if !harmless {
                 return Err(errors::nonsense("The provider sent an event that makes no sense."));
             }
