@@ -47,7 +47,7 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = load(&cli.flags, &|name| std::env::var(name).ok())?;
-    aig_platform::telemetry::init_logs(&config)?;
+    let _logs = aig_platform::telemetry::init_logs(&config)?;
     match cli.command.unwrap_or(Command::All) {
         Command::All => all::run(config).await,
         Command::Api => api::run(config).await,

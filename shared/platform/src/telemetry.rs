@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::{Config, Shutdown};
@@ -55,23 +56,32 @@ impl Metrics {
     }
 }
 
-/// Sends log lines to stderr and makes panics log where they happened, without what they said: that may hold a prompt.
+/// How many lines may wait to be written. What does not fit is dropped: a log that nobody reads must stop no request.
+const MOST_LINES: usize = 16 * 1024;
+
+/// Writes what is left of the log when it is dropped.
+pub struct Logs(#[expect(dead_code, reason = "it works by being dropped")] WorkerGuard);
+
+/// Sends log lines to stderr, from a thread of its own, and makes panics log where they happened, without what they said: that
+/// may hold a prompt.
 ///
 /// # Errors
 /// When the filter makes no sense, or logging was begun before.
-pub fn init_logs(config: &Config) -> anyhow::Result<()> {
+pub fn init_logs(config: &Config) -> anyhow::Result<Logs> {
     let filter = EnvFilter::try_new(&config.log).with_context(|| format!("AIG_LOG: `{}` is no filter", config.log))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let stderr = std::io::BufWriter::new(std::io::stderr());
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(MOST_LINES).finish(stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let json = config.log_json.unwrap_or_else(|| !std::io::stderr().is_terminal());
     let begun = if json {
         subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
     } else {
-        subscriber.with_target(false).try_init()
+        subscriber.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
     };
     begun.map_err(|error| anyhow::anyhow!("logging was begun twice: {error}"))?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a panic: this is a bug");
     }));
-    Ok(())
+    Ok(Logs(guard))
 }

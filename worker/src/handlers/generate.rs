@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aig_domain::job::{ErrorCode, Job, JobError, JobResult, Outcome};
+use aig_domain::job::{ErrorCode, Job, JobError, JobResult, Outcome, file_key};
 use aig_domain::retry::{exponential, jitter};
 use aig_providers::{JobCall, JobProvider, Poll, ProviderError, ProviderErrorKind, ProviderTask};
 use aig_store::{Claim, StepKind};
@@ -26,6 +26,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const NOT_FOUND_LIMIT: u32 = 3;
 /// The shortest time between two records of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// How many earlier holders of a task are cleaned up after.
+const MOST_EARLIER: i64 = 8;
 
 /// What a handler answers.
 pub(crate) enum Next {
@@ -251,11 +254,24 @@ async fn end(held: &Held, job: &Job, outcome: &Outcome) {
     let write = || app.tasks.end(&held.lease, job, outcome);
     let ended = until_stored(&held.worker, "the end of a job", write).await;
     match (ended, outcome) {
-        (Ok(true), Outcome::Completed(_)) => tracing::info!("the job is completed"),
+        (Ok(true), Outcome::Completed(result)) => {
+            tracing::info!("the job is completed");
+            delete_earlier(held, &job.id, &result.filename).await;
+        }
         (Ok(true), Outcome::Failed(error)) => tracing::info!(code = error.code.as_str(), "the job failed"),
         (Ok(false), Outcome::Completed(result)) => delete_unless_named(held, &job.id, &result.file_key).await,
         (Err(Unwritten::Impossible), _) => held.crash().await,
         (Ok(false), Outcome::Failed(_)) | (Err(Unwritten::Stopping), _) => {}
+    }
+}
+
+/// Deletes what earlier holders of the task may have stored before they lost it.
+async fn delete_earlier(held: &Held, job_id: &str, filename: &str) {
+    let epoch = held.lease.epoch;
+    for earlier in (epoch - MOST_EARLIER).max(1)..epoch {
+        if let Err(error) = held.worker.app.files.delete(&file_key(job_id, earlier, filename)).await {
+            tracing::warn!(%error, "a file that nobody needs was not deleted");
+        }
     }
 }
 
