@@ -2,7 +2,8 @@
 //!
 //! A bucket holds a third of a minute's requests, so that twice the rate is fine for ten seconds, and refills evenly. The
 //! arithmetic is exact: whatever the order of calls, no stretch of time admits more than the capacity and what came in
-//! meanwhile. It is pure. Tests at the end.
+//! meanwhile. It is pure; the script for Redis does the same in Lua and is tested against it (`redis/script.rs`). Tests at
+//! the end.
 
 use std::time::Duration;
 

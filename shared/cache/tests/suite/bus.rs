@@ -6,7 +6,7 @@ use aig_cache::{Bus, MemoryBus, Signal};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 
-use crate::support::{SOON, both};
+use crate::support::SOON;
 
 /// The bus of one process, and what another process has.
 struct Form {
@@ -19,7 +19,7 @@ fn memory() -> Form {
     Form { here: bus.clone(), there: bus }
 }
 
-both!(
+crate::support::in_memory!(
     every_listener_hears_a_signal,
     nobody_hears_a_signal_twice,
     many_signals_keep_their_order,

@@ -7,12 +7,16 @@ use aig_cache::{MemoryLimiter, RateLimit, RateLimiter};
 use aig_domain::clock::SystemClock;
 use aig_testkit::eventually;
 
-use crate::support::{SOON, both};
+use crate::support::{Redis, SOON, both, on_redis};
 
 type Form = Arc<dyn RateLimiter>;
 
 fn memory() -> Form {
     Arc::new(MemoryLimiter::new(Arc::new(SystemClock)))
+}
+
+async fn on(redis: &Redis) -> Form {
+    Arc::new(redis.ready_limiter().await)
 }
 
 both!(
@@ -92,4 +96,23 @@ async fn after_the_end_it_still_decides(limiter: &Form) {
     limiter.close().await;
     limiter.close().await;
     assert!(limiter.take("a", NINE).await.allowed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_a_bucket() {
+    on_redis(|redis| {
+        Box::pin(async move {
+            let (here, there) = (redis.ready_limiter().await, redis.ready_limiter().await);
+            let limit = RateLimit { per_minute: 300 };
+            let begun = Instant::now();
+            let mut allowed = 0;
+            for _ in 0..100 {
+                let (a, b) = tokio::join!(here.take("a", limit), there.take("a", limit));
+                allowed += u32::from(a.allowed) + u32::from(b.allowed);
+            }
+            assert!((100..=100 + gained(limit, begun.elapsed())).contains(&allowed), "{allowed}");
+            assert_eq!((here.degraded(), there.degraded()), (None, None));
+        })
+    })
+    .await;
 }
