@@ -10,7 +10,7 @@ mod memory;
 mod rate_limit;
 mod redis;
 
-pub use self::redis::{CacheError, RedisConfig, RedisLimiter};
+pub use self::redis::{CacheError, RedisBus, RedisConfig, RedisLimiter};
 pub use bus::{Bus, Signal};
 pub use memory::{MemoryBus, MemoryLimiter};
 pub use rate_limit::{Decision, RateLimit, RateLimiter};

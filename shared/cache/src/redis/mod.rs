@@ -4,14 +4,17 @@
 //! The limiter and the bus have a connection each, so that a burst of signals does not delay a request. Tests:
 //! `shared/cache/tests/suite`, where `*_troubles.rs` break a Redis of their own.
 
+mod bus;
 mod health;
 mod limiter;
 mod link;
 mod script;
+mod wire;
 
 use ::redis::{Client, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, RedisError};
 use aig_domain::Secret;
 
+pub use bus::RedisBus;
 pub use limiter::RedisLimiter;
 
 /// Where Redis is, and what there is ours.

@@ -6,7 +6,7 @@ use aig_cache::{Bus, MemoryBus, Signal};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 
-use crate::support::SOON;
+use crate::support::{Redis, SOON, both, on_redis};
 
 /// The bus of one process, and what another process has.
 struct Form {
@@ -19,7 +19,11 @@ fn memory() -> Form {
     Form { here: bus.clone(), there: bus }
 }
 
-crate::support::in_memory!(
+async fn on(redis: &Redis) -> Form {
+    Form { here: Arc::new(redis.ready_bus().await), there: Arc::new(redis.ready_bus().await) }
+}
+
+both!(
     every_listener_hears_a_signal,
     nobody_hears_a_signal_twice,
     many_signals_keep_their_order,
@@ -93,4 +97,41 @@ async fn what_was_sent_before_the_end_is_heard(bus: &Form) {
     let mut here = bus.here.listen();
     bus.here.send(changed(100)).await;
     assert_eq!(hear(&mut here).await, changed(100), "at home it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_makes_no_sense_is_ignored() {
+    on_redis(|redis| {
+        Box::pin(async move {
+            let bus = redis.ready_bus().await;
+            let mut listener = bus.listen();
+            let mut connection = redis.connection().await;
+            let newer = r#"{"from":"b","signal":{"type":"of_version_9"}}"#;
+            let known = r#"{"from":"b","signal":{"type":"job_changed","job_id":"job_1","version":1}}"#;
+            for message in [&b""[..], b"\xff\x00", b"{}", newer.as_bytes(), known.as_bytes()] {
+                let channel = format!("{}bus", redis.config.prefix);
+                ::redis::cmd("PUBLISH").arg(channel).arg(message).exec_async(&mut connection).await.unwrap();
+            }
+            assert_eq!(hear(&mut listener).await, changed(1));
+            assert_eq!(bus.degraded(), None);
+        })
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_prefixes_are_other_buses() {
+    on_redis(|redis| {
+        Box::pin(async move {
+            let mut other = Redis::at(redis.config.url.expose());
+            other.tracker = redis.tracker.clone();
+            let (here, there, elsewhere) = (redis.ready_bus().await, redis.ready_bus().await, other.ready_bus().await);
+            let mut listeners = (there.listen(), elsewhere.listen());
+            here.send(changed(1)).await;
+            assert_eq!(hear(&mut listeners.0).await, changed(1));
+            elsewhere.send(changed(2)).await;
+            assert_eq!(hear(&mut listeners.1).await, changed(2));
+        })
+    })
+    .await;
 }

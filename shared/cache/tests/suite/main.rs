@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod bus;
+mod bus_troubles;
 mod limiter;
 mod limiter_troubles;
 mod server;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aig_cache::{RateLimiter, RedisConfig, RedisLimiter};
+use aig_cache::{Bus, RateLimiter, RedisBus, RedisConfig, RedisLimiter};
 use aig_domain::clock::SystemClock;
 use aig_domain::{Clock as _, Secret, id};
 use aig_testkit::eventually;
@@ -29,14 +29,6 @@ macro_rules! both {
     };
 }
 pub(crate) use both;
-
-/// Makes tests of the form in memory alone.
-macro_rules! in_memory {
-    ($($name:ident),+ $(,)?) => {
-        mod memory { $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(&super::memory()).await; })+ }
-    };
-}
-pub(crate) use in_memory;
 
 /// A Redis and what a test needs on it. Dropping it ends what runs in the background.
 pub struct Redis {
@@ -67,10 +59,21 @@ impl Redis {
         RedisLimiter::new(&self.config, Arc::new(SystemClock), Arc::clone(&self.live), &self.tracker).unwrap()
     }
 
+    /// A bus that may not be connected yet.
+    pub fn bus(&self) -> RedisBus {
+        RedisBus::new(&self.config, &self.tracker).unwrap()
+    }
+
     pub async fn ready_limiter(&self) -> RedisLimiter {
         let limiter = self.limiter();
         healthy(&limiter).await;
         limiter
+    }
+
+    pub async fn ready_bus(&self) -> RedisBus {
+        let bus = self.bus();
+        connected(&bus).await;
+        bus
     }
 
     async fn remove_keys(&self) {
@@ -85,6 +88,10 @@ impl Redis {
 
 pub async fn healthy(limiter: &dyn RateLimiter) {
     eventually("the limiter is healthy", SOON, || async { limiter.degraded().is_none().then_some(()) }).await.unwrap();
+}
+
+pub async fn connected(bus: &dyn Bus) {
+    eventually("the bus is connected", SOON, || async { bus.degraded().is_none().then_some(()) }).await.unwrap();
 }
 
 async fn connection(url: &str) -> redis::RedisResult<MultiplexedConnection> {
