@@ -4,6 +4,7 @@
 //! before any row says so.
 
 mod directory;
+mod intake;
 mod key;
 mod sniff;
 

@@ -1,5 +1,6 @@
 //! A folder keeps whole files or none.
 
+use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 
 use super::*;
