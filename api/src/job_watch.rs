@@ -57,7 +57,8 @@ impl JobWatch {
         }
     }
 
-    fn saw(&self, versions: &[(String, i64)]) {
+    /// Tells the watchers of these jobs.
+    pub fn saw(&self, versions: &[(String, i64)]) {
         let jobs = self.lock();
         for (id, version) in versions {
             if let Some(sender) = jobs.get(id) {

@@ -257,9 +257,9 @@ fn open_cache(
         }
         CacheUrl::Redis(url) => {
             let redis = RedisConfig { url: url.clone(), prefix: config.prefix.clone() };
-            let limiter = RedisLimiter::start(&redis, Arc::clone(clock), Arc::clone(live_apis), tracker);
+            let limiter = RedisLimiter::new(&redis, Arc::clone(clock), Arc::clone(live_apis), tracker);
             Cache {
-                bus: Arc::new(RedisBus::start(&redis, tracker).context("AIG_CACHE_URL")?),
+                bus: Arc::new(RedisBus::new(&redis, tracker).context("AIG_CACHE_URL")?),
                 limiter: Arc::new(limiter.context("AIG_CACHE_URL")?),
             }
         }
