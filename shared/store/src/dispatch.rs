@@ -6,7 +6,7 @@ use crate::db::on;
 use crate::{Store, StoreError};
 
 /// How many tasks one tick makes ready, and up to which number it counts.
-const AT_ONCE: i64 = 1000;
+const AT_ONCE: i64 = 1024;
 
 const PROMOTE: &str = "UPDATE tasks SET state = 'ready' WHERE id IN \
     (SELECT id FROM tasks WHERE state = 'waiting' AND run_at <= $1 ORDER BY run_at LIMIT $2) AND state = 'waiting'";
@@ -18,12 +18,12 @@ const COUNT: &str =
 pub struct DueWork {
     /// The queue.
     pub queue: &'static str,
-    /// How many tasks are ready, counted up to 1,000.
+    /// How many tasks are ready, counted up to 1,024.
     pub ready: u64,
 }
 
 impl Store {
-    /// Makes waiting tasks ready whose time has come, at most 1,000; gives how many.
+    /// Makes waiting tasks ready whose time has come, at most 1,024; gives how many.
     pub async fn promote_due(&self) -> Result<u64, StoreError> {
         let now = self.clock.now();
         let promoted = on!(self.db.write(), |pool| {

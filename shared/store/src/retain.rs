@@ -24,7 +24,7 @@ pub struct Expired {
 
 const EXPIRED: &str =
     "SELECT id, result FROM jobs WHERE result IS NOT NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2";
-const FORGET: &str = "UPDATE jobs SET result = NULL, version = version + 1 WHERE id = $1";
+const FORGET: &str = "UPDATE jobs SET result = NULL, version = version + 1 WHERE id = $1 AND result IS NOT NULL";
 const OLD_KEYS: &str = "DELETE FROM idempotency WHERE (account_id, route, idem_key) IN \
     (SELECT account_id, route, idem_key FROM idempotency WHERE expires_at <= $1 LIMIT $2)";
 const OLD_TASKS: &str = "DELETE FROM tasks WHERE id IN \

@@ -88,7 +88,31 @@ pub(crate) async fn run(tx: &mut Tx, steps: &[&Step]) -> Result<HashSet<Lease>, 
     let mut sorted: Vec<&Step> = steps.to_vec();
     sorted.sort_by(|a, b| (&a.lease.task_id, a.lease.epoch).cmp(&(&b.lease.task_id, b.lease.epoch)));
     let mut held = HashSet::with_capacity(sorted.len());
-    for piece in chunks(&sorted) {
+    for round in rounds(&sorted) {
+        write(tx, &round, &mut held).await?;
+    }
+    update_jobs(tx, &sorted, &held).await?;
+    Ok(held)
+}
+
+/// Cuts sorted steps into rounds with one step per lease: a statement changes a row once. A second step of the same lease
+/// follows one whose caller has gone, such as the hand-back of a task in the middle of a step.
+fn rounds<'a>(sorted: &[&'a Step]) -> Vec<Vec<&'a Step>> {
+    let mut rounds: Vec<Vec<&Step>> = Vec::new();
+    let (mut last, mut depth) = (None, 0);
+    for step in sorted {
+        depth = if last == Some(&step.lease) { depth + 1 } else { 0 };
+        last = Some(&step.lease);
+        match rounds.get_mut(depth) {
+            Some(round) => round.push(step),
+            None => rounds.push(vec![step]),
+        }
+    }
+    rounds
+}
+
+async fn write(tx: &mut Tx, steps: &[&Step], held: &mut HashSet<Lease>) -> Result<(), StoreError> {
+    for piece in chunks(steps) {
         let rows: Vec<(String, i64)> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_as(UPDATE_TASKS.sql(piece.len()));
             for step in piece {
@@ -112,8 +136,7 @@ pub(crate) async fn run(tx: &mut Tx, steps: &[&Step]) -> Result<HashSet<Lease>, 
         })?;
         held.extend(rows.into_iter().map(|(task_id, epoch)| Lease { task_id, epoch }));
     }
-    update_jobs(tx, &sorted, &held).await?;
-    Ok(held)
+    Ok(())
 }
 
 /// What the owner of the job can see: that it is being worked on, and the provider's progress.
