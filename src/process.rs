@@ -2,14 +2,11 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use aig_domain::Clock;
-use aig_domain::clock::SystemClock;
 use aig_platform::datadir::DataDir;
 use aig_platform::lifecycle::{Role, run_roles};
 use aig_platform::{App, Config, Shutdown, health};
-use aig_store::DatabaseClock;
+use aig_store::database_clock;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -28,12 +25,11 @@ impl Process {
     pub(crate) async fn build(config: Config, folder: &DataDir, address: &str) -> anyhow::Result<Self> {
         let (shutdown, tracker) = (Shutdown::new(), TaskTracker::new());
         signals::watch(shutdown.clone(), &TaskTracker::new())?;
-        let clock: Arc<dyn Clock> = if config.is_embedded() {
-            Arc::new(SystemClock)
-        } else {
-            // Leases, periods and expiries of many machines are held against one clock: the database's.
-            Arc::new(DatabaseClock::start(&config.store(), &tracker).context("the database's clock cannot be read")?)
-        };
+        // Leases, periods and expiries of many machines are held against one clock: the database's.
+        let stopping = shutdown.clone();
+        let clock = database_clock(&config.store(), &tracker, async move { stopping.stopping().await })
+            .await
+            .context("the database's clock cannot be read")?;
         let app = App::build(config, folder, address, clock, tracker.clone()).await?;
         Ok(Self { app, shutdown, tracker })
     }

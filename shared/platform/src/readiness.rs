@@ -52,10 +52,12 @@ impl Readiness {
             probe("files", app.files.check()),
             probe("broker", app.broker.check()),
         );
-        Self::verdict(shutdown.is_stopping(), database, files, broker, app.limiter.degraded().is_none())
+        let cache = app.limiter.degraded().is_none();
+        Self::verdict(shutdown.is_stopping(), &Parts { database, files, broker, cache })
     }
 
-    fn verdict(stopping: bool, database: bool, files: bool, broker: bool, cache: bool) -> Self {
+    fn verdict(stopping: bool, parts: &Parts) -> Self {
+        let Parts { database, files, broker, cache } = *parts;
         let word = |fine| if fine { "ok" } else { "failed" };
         let status = match (stopping, database && files) {
             (true, _) => "stopping",
@@ -65,6 +67,15 @@ impl Readiness {
         let cache = if cache { "ok" } else { "degraded" };
         Self { status, database: word(database), files: word(files), broker: word(broker), cache }
     }
+}
+
+/// Which parts answered.
+#[expect(clippy::struct_excessive_bools, reason = "one for each part")]
+struct Parts {
+    database: bool,
+    files: bool,
+    broker: bool,
+    cache: bool,
 }
 
 async fn probe<E: Display>(part: &'static str, check: impl Future<Output = Result<(), E>>) -> bool {
@@ -89,13 +100,15 @@ mod tests {
             (false, false, true, "unavailable"),
             (false, true, false, "unavailable"),
         ] {
-            assert_eq!(Readiness::verdict(stopping, database, files, true, true).status, status);
+            let parts = Parts { database, files, broker: true, cache: true };
+            assert_eq!(Readiness::verdict(stopping, &parts).status, status);
         }
     }
 
     #[test]
     fn without_broker_or_cache_a_process_is_ready_and_says_so() {
-        let readiness = Readiness::verdict(false, true, true, false, false);
+        let parts = Parts { database: true, files: true, broker: false, cache: false };
+        let readiness = Readiness::verdict(false, &parts);
         assert!(readiness.is_ready());
         assert_eq!((readiness.broker, readiness.cache), ("failed", "degraded"));
     }
