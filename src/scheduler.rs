@@ -13,8 +13,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let folder = DataDir::open(&config.data_dir)?;
     let address = config.listen.to_string();
     let process = Process::build(config, &folder, &address).await?;
-    let mut roles: Vec<Role> =
-        vec![("scheduler", Box::pin(verified(process.app.clone(), process.shutdown.clone())))];
+    let mut roles: Vec<Role> = vec![("scheduler", Box::pin(verified(process.app.clone(), process.shutdown.clone())))];
     roles.extend(process.health().await?);
     process.run(roles).await
 }

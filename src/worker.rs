@@ -31,8 +31,7 @@ pub(crate) async fn run(mut config: Config, flags: Flags) -> anyhow::Result<()> 
     let folder = DataDir::open(&config.data_dir)?;
     let address = config.listen.to_string();
     let process = Process::build(config, &folder, &address).await?;
-    let mut roles: Vec<Role> =
-        vec![("worker", Box::pin(verified(process.app.clone(), process.shutdown.clone())))];
+    let mut roles: Vec<Role> = vec![("worker", Box::pin(verified(process.app.clone(), process.shutdown.clone())))];
     roles.extend(process.health().await?);
     process.run(roles).await
 }

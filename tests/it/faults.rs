@@ -4,7 +4,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use aig_testkit::{FaultProxy, JobsFake, ProxyMode, eventually};
+use aig_testkit::{FaultProxy, JobsFake, Mode, eventually};
 use reqwest::Method;
 use serde_json::json;
 use tokio::sync::RwLock;
@@ -18,7 +18,8 @@ const JOBS: usize = 300;
 const PAIRS: [&str; 6] = ["api", "api", "worker", "worker", "scheduler", "scheduler"];
 
 async fn start(fake: &JobsFake, vars: &[(&str, &str)], roles: &[&'static str]) -> Gateway {
-    let quick = "[tasks]\ndispatch_interval_ms = 200\nrescue_interval_ms = 200\nsubmit_attempts = 50\nlease_ms = 3000\n";
+    let quick =
+        "[tasks]\ndispatch_interval_ms = 200\nrescue_interval_ms = 200\nsubmit_attempts = 50\nlease_ms = 3000\n";
     Gateway::start_distributed(&format!("{}{quick}", config(&fake.url(), true)), vars, roles).await
 }
 
@@ -50,14 +51,6 @@ async fn kill_role(gateway: &RwLock<Gateway>, fake: &JobsFake, role: &str) {
     }
 }
 
-/// The proxy's target, from a URL of a server.
-fn behind(proxy: &FaultProxy, url: &str) -> String {
-    let mut url: reqwest::Url = url.parse().unwrap();
-    url.set_host(Some("127.0.0.1")).unwrap();
-    url.set_port(Some(proxy.address().port())).unwrap();
-    url.into()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_role_may_be_killed() {
     if !is_distributed() {
@@ -76,12 +69,12 @@ async fn the_broker_may_go_away_and_jobs_are_accepted_all_the_same() {
         return;
     }
     let proxy = FaultProxy::start("127.0.0.1:5672").await.unwrap();
-    let (fake, amqp) = (fake(true).await, behind(&proxy, "amqp://guest:guest@127.0.0.1:5672/%2f"));
+    let (fake, amqp) = (fake(true).await, proxy.url_of("amqp://guest:guest@127.0.0.1:5672/%2f"));
     let gateway = start(&fake, &[("AIG_BROKER_URL", &amqp)], &["api", "worker", "scheduler"]).await;
     survives(gateway, fake, async |gateway, fake| {
-        for mode in [ProxyMode::Refuse, ProxyMode::Stall] {
+        for mode in [Mode::Refuse, Mode::Stall] {
             made(fake, 50).await;
-            proxy.set_mode(mode);
+            proxy.set(mode);
             let began = Instant::now();
             let gateway = gateway.read().await;
             for _ in 0..5 {
@@ -91,7 +84,7 @@ async fn the_broker_may_go_away_and_jobs_are_accepted_all_the_same() {
             let down = gateway.metrics().await;
             assert!(down.contains("aig_jobs_accepted_total"));
             tokio::time::sleep(Duration::from_secs(4)).await;
-            proxy.set_mode(ProxyMode::Pass);
+            proxy.set(Mode::Pass);
         }
     })
     .await;
@@ -133,7 +126,7 @@ async fn postgres_may_be_cut_loudly_and_silently() {
     let proxy = FaultProxy::start("127.0.0.1:5432").await.unwrap();
     let fake = fake(true).await;
     let mut gateway = start(&fake, &[], &["api", "worker", "scheduler"]).await;
-    let url = behind(&proxy, &gateway.database().unwrap().url());
+    let url = proxy.url_of(&gateway.database().unwrap().url());
     gateway.kill();
     gateway.set_var("AIG_DATABASE_URL", &url);
     gateway.spawn().await;
@@ -141,13 +134,13 @@ async fn postgres_may_be_cut_loudly_and_silently() {
         made(fake, JOBS / 5).await;
         gateway.read().await.database().unwrap().cut();
         made(fake, JOBS * 2 / 5).await;
-        for mode in [ProxyMode::Refuse, ProxyMode::Stall] {
-            proxy.set_mode(mode);
+        for mode in [Mode::Refuse, Mode::Stall] {
+            proxy.set(mode);
             let gateway = gateway.read().await;
             let asked = gateway.request(Method::GET, "/v1/jobs").timeout(Duration::from_secs(25)).send().await;
             let status = asked.unwrap().status();
             assert!(status == 503 || status == 200, "never 401 for a valid key: {status}");
-            proxy.set_mode(ProxyMode::Pass);
+            proxy.set(Mode::Pass);
         }
     })
     .await;

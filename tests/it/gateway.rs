@@ -97,16 +97,8 @@ impl Gateway {
             .iter()
             .map(|role| Process { role, url: format!("http://127.0.0.1:{}", free_port()), child: None })
             .collect();
-        let mut gateway = Self {
-            folder,
-            url: String::new(),
-            key: String::new(),
-            processes,
-            vars,
-            client,
-            database,
-            _place: place,
-        };
+        let mut gateway =
+            Self { folder, url: String::new(), key: String::new(), processes, vars, client, database, _place: place };
         if gateway.is_split() {
             let migrated = gateway.command("migrate").output().unwrap();
             assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));

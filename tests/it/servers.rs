@@ -90,7 +90,8 @@ impl Place {
 
     /// The variables by which a gateway finds it.
     pub fn vars(&self) -> Vec<(String, String)> {
-        let s3 = configured("AIG_TEST_S3_URL", S3).replacen('?', &format!("/{}?", self.prefix.trim_end_matches('.')), 1);
+        let s3 =
+            configured("AIG_TEST_S3_URL", S3).replacen('?', &format!("/{}?", self.prefix.trim_end_matches('.')), 1);
         let vars = [
             ("AIG_BROKER_URL", self.amqp.clone()),
             ("AIG_CACHE_URL", configured("AIG_TEST_REDIS_URL", REDIS)),
@@ -110,7 +111,8 @@ impl Drop for Place {
         let cleaner = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             runtime.block_on(async {
-                let connection = lapin::Connection::connect(&amqp, lapin::ConnectionProperties::default()).await.ok()?;
+                let connection =
+                    lapin::Connection::connect(&amqp, lapin::ConnectionProperties::default()).await.ok()?;
                 let channel = connection.create_channel().await.ok()?;
                 for queue in QUEUES {
                     channel

@@ -20,8 +20,8 @@ use aig_tasks::Tasks;
 use anyhow::Context as _;
 use tokio_util::task::TaskTracker;
 
-use crate::datadir::DataDir;
 use crate::config::{BrokerUrl, CacheUrl, FilesUrl};
+use crate::datadir::DataDir;
 use crate::{Config, Metrics, Shutdown};
 
 /// How long the lanes and the connections have to end once the roles have.

@@ -45,7 +45,11 @@ impl Readiness {
     pub async fn of(app: &App, shutdown: &Shutdown) -> Self {
         let database = async {
             app.store.ping().await?;
-            if app.is_verified() { Ok(()) } else { Err(anyhow::anyhow!("its schema and secret key are not verified yet")) }
+            if app.is_verified() {
+                Ok(())
+            } else {
+                Err(anyhow::anyhow!("its schema and secret key are not verified yet"))
+            }
         };
         let (database, files, broker) = tokio::join!(
             probe("database", database),

@@ -208,7 +208,8 @@ impl Worker {
         }
         let known = |name: &String| QUEUES.into_iter().find(|queue| queue == name);
         let found = self.queues.iter().map(|name| {
-            known(name).ok_or_else(|| ConfigError(format!("there is no queue `{name}`; there are {}", QUEUES.join(", "))))
+            known(name)
+                .ok_or_else(|| ConfigError(format!("there is no queue `{name}`; there are {}", QUEUES.join(", "))))
         });
         found.collect()
     }

@@ -43,6 +43,9 @@ impl Config {
         } else {
             return Ok(());
         };
-        Err(ConfigError(format!("`aigateway {}` cannot run like this; {missing}. `aigateway` alone runs everything in one process", role.as_str())))
+        Err(ConfigError(format!(
+            "`aigateway {}` cannot run like this; {missing}. `aigateway` alone runs everything in one process",
+            role.as_str()
+        )))
     }
 }
