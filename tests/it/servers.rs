@@ -9,7 +9,7 @@ use lapin::options::QueueDeleteOptions;
 
 const AMQP: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 const REDIS: &str = "redis://127.0.0.1:6379";
-const S3: &str = "s3://aig-test?endpoint=http://127.0.0.1:9000&region=us-east-1";
+const S3: &str = "s3://aigateway-tests?endpoint=http://127.0.0.1:9000&region=us-east-1";
 const QUEUES: [&str; 4] = ["video", "music", "3d", "webhook"];
 
 /// Whether the scenarios run on processes of their own for each role.
@@ -97,8 +97,8 @@ impl Place {
             ("AIG_CACHE_URL", configured("AIG_TEST_REDIS_URL", REDIS)),
             ("AIG_FILES_URL", s3),
             ("AIG_PREFIX", self.prefix.clone()),
-            ("AWS_ACCESS_KEY_ID", configured("AWS_ACCESS_KEY_ID", "test")),
-            ("AWS_SECRET_ACCESS_KEY", configured("AWS_SECRET_ACCESS_KEY", "test")),
+            ("AWS_ACCESS_KEY_ID", configured("AIG_TEST_S3_ACCESS_KEY_ID", "aigateway-tests")),
+            ("AWS_SECRET_ACCESS_KEY", configured("AIG_TEST_S3_SECRET_ACCESS_KEY", "aigateway-tests")),
         ];
         vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
