@@ -198,6 +198,8 @@ fn events(
                 Some(Act::Sleep(time)) => pause(time).await,
                 Some(Act::Stall) => std::future::pending().await,
                 Some(Act::Cut) => {
+                    // What was sent before has to leave first: a cut takes with it what still lies in the buffer.
+                    pause(Duration::from_millis(20)).await;
                     guard.ended();
                     return Some((Err(Cut), (Vec::new().into_iter(), guard)));
                 }

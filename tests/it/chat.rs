@@ -143,7 +143,7 @@ async fn a_plain_call_that_is_left_is_aborted_upstream() {
     let call = request.timeout(Duration::from_millis(300)).send();
     assert!(call.await.unwrap_err().is_timeout());
     eventually("the call is given up", SOON, || async {
-        let metrics = gateway.get("/metrics").await.text;
+        let metrics = gateway.metrics().await;
         metrics.contains("aig_provider_calls_total{kind=\"chat\",billing=\"maybe_billed\"} 1").then_some(())
     })
     .await

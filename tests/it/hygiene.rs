@@ -163,9 +163,10 @@ async fn secrets_never_logged() {
 async fn operators_pages_answer() {
     let gateway = Gateway::start("").await;
     assert_eq!(gateway.get("/healthz").await.status, 200);
+    assert!(gateway.get("/metrics").await.text.contains("aig_build_info"));
     assert_eq!(gateway.get("/readyz").await.body["status"], "ready");
     gateway.wait(&gateway.video("x").await).await;
-    let metrics = gateway.get("/metrics").await.text;
+    let metrics = gateway.metrics().await;
     assert!(
         metrics.contains("aig_jobs_ended_total{modality=\"video\",status=\"completed\",error_code=\"none\"} 1"),
         "{metrics}"

@@ -8,11 +8,15 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::gateway::{Gateway, SOON};
+use crate::servers::is_distributed;
 
 #[tokio::test]
 async fn a_second_process_on_the_same_folder_is_refused() {
+    if is_distributed() {
+        return; // What one process does alone.
+    }
     let gateway = Gateway::start("").await;
-    let refused = gateway.command().output().unwrap();
+    let refused = gateway.command("all").output().unwrap();
     assert!(!refused.status.success());
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(words.starts_with("error: another aigateway already runs on"), "{words}");
@@ -48,11 +52,14 @@ async fn the_first_start_makes_keys_that_later_starts_keep() {
 
 #[tokio::test]
 async fn another_secret_key_is_refused() {
+    if is_distributed() {
+        return; // What one process does alone.
+    }
     let mut gateway = Gateway::start("").await;
     gateway.terminate();
     gateway.ended().await;
     std::fs::remove_file(gateway.path().join("secret-key")).unwrap();
-    let refused = gateway.command().output().unwrap();
+    let refused = gateway.command("all").output().unwrap();
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && words.contains("another secret key"), "{words}");
 }
@@ -94,6 +101,9 @@ async fn a_stop_lets_a_stream_end_and_takes_no_new_connections() {
 
 #[tokio::test]
 async fn migrate_alone_makes_the_account() {
+    if is_distributed() {
+        return; // What one process does alone.
+    }
     let mut gateway = Gateway::start("").await;
     gateway.terminate();
     gateway.ended().await;
@@ -109,11 +119,14 @@ async fn migrate_alone_makes_the_account() {
 
 #[tokio::test]
 async fn wrong_settings_are_refused_with_file_and_line() {
+    if is_distributed() {
+        return; // What one process does alone.
+    }
     let mut gateway = Gateway::start("").await;
     gateway.terminate();
     gateway.ended().await;
     std::fs::write(gateway.path().join("aigateway.toml"), "\n[server]\nmax_conections = 5\n").unwrap();
-    let refused = gateway.command().output().unwrap();
+    let refused = gateway.command("all").output().unwrap();
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(words.contains("aigateway.toml:3: unknown field `max_conections`"), "{words}");
 }

@@ -73,6 +73,21 @@ async fn consume(worker: &Arc<Worker>, queue: &'static str, permits: &Arc<Semaph
     }
 }
 
+/// Puts back what claims took whose answers were lost, until the shutdown begins: then the end of the lease does it.
+pub(crate) async fn release_lost(worker: Arc<Worker>) {
+    loop {
+        tokio::select! {
+            () = worker.shutdown.stopping() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+        match worker.app.tasks.release_lost_claims().await {
+            Ok(0) => {}
+            Ok(released) => tracing::warn!(released, "a claim was lost on its way; its tasks are back in their queue"),
+            Err(error) => tracing::debug!(%error, "claims without an answer are looked for again"),
+        }
+    }
+}
+
 async fn subscribed<'a>(
     worker: &Worker,
     queue: &'static str,
@@ -92,7 +107,7 @@ async fn subscribed<'a>(
 
 /// Claims, then tells the broker that its messages were heard. On failure they go back to ring again.
 async fn claim(worker: &Worker, queue: &'static str, limit: usize, bells: Vec<Delivery>) -> Option<Vec<Claimed>> {
-    match worker.app.tasks.claim(&worker.lease.worker(), queue, limit).await {
+    match worker.app.tasks.claim(&worker.lease.id(), queue, limit).await {
         Ok(claimed) => {
             for delivery in bells {
                 if delivery.message.is_none() {

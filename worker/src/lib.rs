@@ -16,9 +16,9 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aig_domain::task::{QUEUES, WEBHOOK_QUEUE};
+use aig_domain::task::WEBHOOK_QUEUE;
 use aig_platform::{App, Shutdown};
-use aig_tasks::WorkerLease;
+use aig_tasks::{ProcessLease, Role};
 use anyhow::Context as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,14 +29,14 @@ use watch::Watch;
 
 /// How long running steps may go on after the shutdown began.
 const STEP_GRACE: Duration = Duration::from_secs(15);
-/// How long the hand-back of what is left may take after that.
+/// How long the hand-back of what is left may take after that, and the end of the lease.
 const RELEASE_GRACE: Duration = Duration::from_secs(3);
 
 /// What all tasks of this process share.
 pub(crate) struct Worker {
     app: App,
     shutdown: Shutdown,
-    lease: WorkerLease,
+    lease: ProcessLease,
     /// Everything a task of this worker does runs on it.
     running: TaskTracker,
     /// Ends steps that outlived the shutdown's grace.
@@ -50,10 +50,10 @@ pub(crate) struct Worker {
 /// Works until the shutdown begins and what was claimed is done or handed back.
 ///
 /// # Errors
-/// When the lease cannot be registered.
+/// When the embedded database fails at the start. PostgreSQL may be away: nothing is claimed until it is there.
 pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
     let times = app.config.tasks.lease_times();
-    let lease = WorkerLease::begin(&app.store, &app.config.store(), Arc::clone(&app.clock), times)
+    let lease = ProcessLease::begin(Role::Worker, &app.store, &app.config.store(), Arc::clone(&app.clock), times)
         .await
         .context("the worker could not register its lease")?;
     let worker = Arc::new(Worker {
@@ -67,13 +67,14 @@ pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
         app,
     });
     let loops = TaskTracker::new();
-    for queue in QUEUES {
+    for queue in worker.app.config.worker.queues()? {
         let settings = &worker.app.config.worker;
         let permits = if queue == WEBHOOK_QUEUE { settings.webhook_concurrency } else { settings.concurrency };
         loops.spawn(consume::run(Arc::clone(&worker), queue, permits));
     }
     loops.spawn(watch::run(Arc::clone(&worker)));
-    tracing::info!(worker = worker.lease.worker(), "the worker is ready");
+    loops.spawn(consume::release_lost(Arc::clone(&worker)));
+    tracing::info!(worker = worker.lease.id(), "the worker is ready");
     loops.close();
     loops.wait().await;
     worker.running.close();
@@ -81,11 +82,16 @@ pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::warn!(steps = worker.running.len(), "steps are still running; their tasks go back to the queue");
         worker.abort.cancel();
         if tokio::time::timeout(RELEASE_GRACE, worker.running.wait()).await.is_err() {
-            tracing::warn!(steps = worker.running.len(), "tasks were not handed back in time; they return by rescue");
+            tracing::warn!(
+                steps = worker.running.len(),
+                "tasks were not handed back in time; they return with the lease"
+            );
         }
     }
-    if let Err(error) = worker.lease.end(&worker.app.store).await {
-        tracing::warn!(%error, "the worker's lease was not ended; it runs out by itself");
+    match tokio::time::timeout(RELEASE_GRACE, worker.lease.end(&worker.app.store)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the worker's lease was not ended; it runs out by itself"),
+        Err(_) => tracing::warn!("the worker's lease was not ended in time; it runs out by itself"),
     }
     Ok(())
 }

@@ -89,7 +89,8 @@ impl DataDir {
     /// # Errors
     /// When the disk fails.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let (scratch, place) = (self.join(&format!(".{name}.new")), self.join(name));
+        // A name of its own: several processes may share the folder.
+        let (scratch, place) = (self.join(&format!(".{name}.{}", std::process::id())), self.join(name));
         let write = || -> std::io::Result<()> {
             let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&scratch)?;
             file.write_all(text.as_bytes())?;

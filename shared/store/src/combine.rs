@@ -3,24 +3,33 @@
 //! A lane takes at most [`MAX_ROWS`] items per transaction. A caller that goes away does not cancel its item. When the
 //! database refuses a batch because of one row, the items run one by one; a deadlock or serialization failure reruns the
 //! batch; after a commit whose outcome is not known every item is looked up before anything is written again.
+//!
+//! With PostgreSQL no caller waits for longer than [`PATIENCE`], whatever the network does; an item that nobody waits for
+//! any more is not begun.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::db::{Db, Tx};
+use crate::postgres::no_answer;
 use crate::sql::MAX_ROWS;
 use crate::{StoreError, dialect};
 
 /// How often a batch is rerun after deadlocks before its callers hear of it.
 const RERUNS: u32 = 5;
-/// How often an ambiguous commit is asked about while the database comes back, and the wait in between.
-const LOOK_UPS: u32 = 5;
-const LOOK_UP_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+/// For how long an ambiguous commit is asked about while the database comes back, and the wait in between.
+const LOOK_UP_FOR: Duration = Duration::from_secs(4);
+const LOOK_UP_WAIT: Duration = Duration::from_millis(500);
+/// How long a caller waits for PostgreSQL: for the batch before its own, and for its own. Either takes seconds only when the
+/// server stops answering in the middle of it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a lane does with a batch.
 pub(crate) trait Batch: Send + Sync + 'static {
@@ -42,21 +51,37 @@ pub(crate) trait Batch: Send + Sync + 'static {
         db: &Db,
         item: &Self::Item,
     ) -> impl Future<Output = Result<Option<Self::Output>, StoreError>> + Send;
+
+    /// Whether `item` may be run again when it was not found: the first commit may still come through after that.
+    fn may_repeat(&self, _: &Self::Item) -> bool {
+        true
+    }
 }
 
-type Answer<B> = oneshot::Sender<Result<<B as Batch>::Output, StoreError>>;
-type Waiting<B> = (<B as Batch>::Item, Answer<B>);
+/// An item in line with whoever waits for it.
+struct Waiting<B: Batch> {
+    item: B::Item,
+    answer: oneshot::Sender<Result<B::Output, StoreError>>,
+    since: Instant,
+}
 
 /// A bounded lane of writes of one kind.
 pub(crate) struct Lane<B: Batch> {
     sender: mpsc::Sender<Waiting<B>>,
+    /// How long a caller waits; `None` for the embedded database, which no network can cut off.
+    patience: Option<Duration>,
     closing: CancellationToken,
     closed: CancellationToken,
 }
 
 impl<B: Batch> Clone for Lane<B> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), closing: self.closing.clone(), closed: self.closed.clone() }
+        Self {
+            sender: self.sender.clone(),
+            patience: self.patience,
+            closing: self.closing.clone(),
+            closed: self.closed.clone(),
+        }
     }
 }
 
@@ -66,6 +91,7 @@ impl<B: Batch> Lane<B> {
         let (sender, mut receiver) = mpsc::channel::<Waiting<B>>(capacity);
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         let (stop, done) = (closing.clone(), closed.clone().drop_guard());
+        let patience = (!db.is_sqlite()).then_some(PATIENCE);
         tracker.spawn(async move {
             let _done = done;
             let mut waiting = Vec::with_capacity(MAX_ROWS);
@@ -78,26 +104,39 @@ impl<B: Batch> Lane<B> {
                     }
                     taken = receiver.recv_many(&mut waiting, MAX_ROWS) => if taken == 0 { break },
                 }
+                let (stale, fresh) = std::mem::take(&mut waiting)
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|item| patience.is_some_and(|patience| item.since.elapsed() >= patience));
+                for Waiting { answer, .. } in stale {
+                    let _ = answer.send(Err(no_answer().into()));
+                }
+                if fresh.is_empty() {
+                    continue;
+                }
                 metrics::histogram!("aig_store_batch_items", "lane" => B::NAME)
-                    .record(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
+                    .record(u32::try_from(fresh.len()).unwrap_or(u32::MAX));
                 // A panic in a batch must not take the lane down: its callers see a dropped answer, the next batch runs.
-                let work = work(&batch, &db, std::mem::take(&mut waiting));
+                let work = work(&batch, &db, fresh);
                 if AssertUnwindSafe(work).catch_unwind().await.is_err() {
                     tracing::error!(lane = B::NAME, "a batch panicked; its items were not written");
                 }
             }
         });
-        Self { sender, closing, closed }
+        Self { sender, patience, closing, closed }
     }
 
     /// Puts `item` in line and waits for its output.
     pub(crate) async fn submit(&self, item: B::Item) -> Result<B::Output, StoreError> {
         let (answer, output) = oneshot::channel();
-        self.sender.try_send((item, answer)).map_err(|error| match error {
+        self.sender.try_send(Waiting { item, answer, since: Instant::now() }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Full(B::NAME),
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
-        output.await.unwrap_or(Err(StoreError::Closed))
+        let output = match self.patience {
+            Some(patience) => timeout(patience, output).await.map_err(|_| unknown(no_answer()))?,
+            None => output.await,
+        };
+        output.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Takes no more items and waits until those in line are done.
@@ -108,7 +147,7 @@ impl<B: Batch> Lane<B> {
 }
 
 async fn work<B: Batch>(batch: &B, db: &Db, waiting: Vec<Waiting<B>>) {
-    let (items, answers): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+    let (items, answers): (Vec<_>, Vec<_>) = waiting.into_iter().map(|waiting| (waiting.item, waiting.answer)).unzip();
     let refs: Vec<&B::Item> = items.iter().collect();
     let results = match attempt(batch, db, &refs).await {
         Ok(outputs) => outputs.into_iter().map(Ok).collect(),
@@ -163,23 +202,33 @@ async fn attempt<B: Batch>(batch: &B, db: &Db, items: &[&B::Item]) -> Result<Vec
 
 async fn once<B: Batch>(batch: &B, db: &Db, items: &[&B::Item]) -> Result<Vec<B::Output>, Failure> {
     let mut tx = db.begin().await?;
-    let outputs = batch.run(&mut tx, items).await?;
+    let outputs = match batch.run(&mut tx, items).await {
+        Ok(outputs) => outputs,
+        Err(error) => {
+            // What is not undone here goes with its connection.
+            let _ = tx.rollback().await;
+            return Err(error.into());
+        }
+    };
     match tx.commit().await {
         Ok(()) => Ok(outputs),
-        // An answer of the database is a clear no; anything else leaves the commit in doubt.
-        Err(error @ sqlx::Error::Database(_)) => Err(error.into()),
+        Err(error) if dialect::is_clear_no(&error) => Err(error.into()),
         Err(error) => Err(Failure::CommitUnknown(error)),
     }
 }
 
 async fn alone<B: Batch>(batch: &B, db: &Db, item: &B::Item) -> Result<B::Output, StoreError> {
     match attempt(batch, db, &[item]).await {
-        Ok(outputs) => {
-            outputs.into_iter().next().ok_or_else(|| StoreError::Corrupt("a batch of one gave nothing".into()))
-        }
+        Ok(outputs) => only(outputs),
         Err(Failure::Nothing(error)) => Err(error),
-        Err(Failure::CommitUnknown(error)) => found_or_unknown(batch, db, item, error).await,
+        Err(Failure::CommitUnknown(error)) => {
+            look_up_or_repeat(batch, db, item, error, Instant::now() + LOOK_UP_FOR).await
+        }
     }
+}
+
+fn only<T>(outputs: Vec<T>) -> Result<T, StoreError> {
+    outputs.into_iter().next().ok_or_else(|| StoreError::Corrupt("a batch of one gave nothing".into()))
 }
 
 async fn look_up_each<B: Batch>(
@@ -189,37 +238,60 @@ async fn look_up_each<B: Batch>(
     error: &sqlx::Error,
 ) -> Vec<Result<B::Output, StoreError>> {
     tracing::warn!(lane = B::NAME, %error, items = items.len(), "the outcome of a commit is not known; looking it up");
+    let until = Instant::now() + LOOK_UP_FOR;
     let mut results = Vec::with_capacity(items.len());
     for item in items {
-        results.push(found_or_unknown(batch, db, item, copy(error)).await);
+        results.push(look_up_or_repeat(batch, db, item, copy(error), until).await);
     }
     results
 }
 
 /// The output of `item` if it was committed; runs it alone if it was not.
-async fn found_or_unknown<B: Batch>(
+///
+/// The lost commit may come through at any moment: after the look-up that did not find it, even while the repetition
+/// waits for the locks that it holds. So a repetition that fails proves nothing, least of all one that meets its own row:
+/// the item is looked up again. And what a repetition finds done already, such as a task that is not held any more, may
+/// have been done by the first commit, so that the look-up has the last word there too. Who was neither found nor repeated
+/// is told that the outcome is unknown, never that nothing was done.
+async fn look_up_or_repeat<B: Batch>(
     batch: &B,
     db: &Db,
     item: &B::Item,
-    error: sqlx::Error,
+    mut error: sqlx::Error,
+    until: Instant,
 ) -> Result<B::Output, StoreError> {
-    for look_up in 0..LOOK_UPS {
-        if look_up > 0 {
-            tokio::time::sleep(LOOK_UP_WAIT).await;
-        }
-        match batch.look_up(db, item).await {
-            Ok(Some(output)) => return Ok(output),
-            Ok(None) => {
-                return match once(batch, db, &[item]).await {
-                    Ok(outputs) => outputs.into_iter().next().ok_or(StoreError::Closed),
-                    Err(Failure::Nothing(error)) => Err(error),
-                    Err(Failure::CommitUnknown(source)) => Err(StoreError::Database { source, commit_unknown: true }),
-                };
+    let mut repeated = None;
+    while Instant::now() < until {
+        match timeout_at(until, batch.look_up(db, item)).await {
+            Ok(Ok(Some(output))) => return Ok(output),
+            Ok(Ok(None)) => {
+                if let Some(output) = repeated.take() {
+                    return Ok(output);
+                }
+                if !batch.may_repeat(item) {
+                    break;
+                }
+                match once(batch, db, &[item]).await {
+                    Ok(outputs) => {
+                        repeated = Some(only(outputs)?);
+                        continue;
+                    }
+                    Err(Failure::CommitUnknown(again)) => error = again,
+                    Err(Failure::Nothing(failed)) => {
+                        tracing::warn!(lane = B::NAME, error = %failed, "the repetition failed; looking it up again");
+                    }
+                }
             }
-            Err(still_down) => tracing::warn!(lane = B::NAME, error = %still_down, "the look-up failed"),
+            Ok(Err(still_down)) => tracing::warn!(lane = B::NAME, error = %still_down, "the look-up failed"),
+            Err(_) => break,
         }
+        sleep(LOOK_UP_WAIT).await;
     }
-    Err(StoreError::Database { source: error, commit_unknown: true })
+    Err(unknown(error))
+}
+
+fn unknown(source: sqlx::Error) -> StoreError {
+    StoreError::Database { source, commit_unknown: true }
 }
 
 fn same_for_all<T>(count: usize, error: &StoreError) -> Vec<Result<T, StoreError>> {

@@ -7,18 +7,21 @@ use std::time::Duration;
 
 use aig_domain::Secret;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-use crate::StoreError;
+use crate::bounded::PgTx;
+use crate::postgres::{Pg, within};
+use crate::{StoreError, dialect};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 
-/// How long a caller waits for a connection, and a connection for the database.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long PostgreSQL works on one statement.
-const STATEMENT_TIMEOUT: &str = "10s";
+/// How long a caller waits for the embedded database.
+const SQLITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all migrations together may take: an index over a large table is not made in seconds.
+const MIGRATION: Duration = Duration::from_mins(30);
 /// Readers of the embedded database; the writer is one connection.
 const SQLITE_READERS: u32 = 4;
 
@@ -26,9 +29,21 @@ const SQLITE_READERS: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// `sqlite:/path/to/file.db` or `postgres://…`; may hold a password.
+    ///
+    /// Everything that sqlx understands may be said in it, and nothing is changed: `sslmode` is `prefer` unless it says
+    /// otherwise. Over TLS a statement of more than 16 KiB, text and values together, leaves in two pieces, and since sqlx
+    /// does not set `TCP_NODELAY`, the second one waits for the acknowledgement of the first: 40 ms on Linux. Where
+    /// the network is trusted, such as on loopback, `sslmode=disable` is the faster choice.
     pub url: Secret,
     /// The most connections to PostgreSQL.
     pub max_connections: u32,
+}
+
+impl StoreConfig {
+    /// Whether the database is the embedded one.
+    pub fn is_embedded(&self) -> bool {
+        self.url.expose().starts_with("sqlite:")
+    }
 }
 
 /// One of two things of the same shape: the SQLite and the PostgreSQL form.
@@ -52,28 +67,20 @@ pub(crate) use on;
 #[derive(Clone)]
 pub(crate) enum Db {
     Sqlite { read: SqlitePool, write: SqlitePool },
-    Postgres(PgPool),
+    Postgres { pg: Pg, config: StoreConfig },
 }
 
 /// A transaction. Dropping it rolls it back.
-pub(crate) type Tx = Either<Transaction<'static, Sqlite>, Transaction<'static, Postgres>>;
+pub(crate) type Tx = Either<Transaction<'static, Sqlite>, PgTx>;
 
 impl Db {
-    pub(crate) async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
+    /// Opens the embedded database; makes ready to connect to PostgreSQL, which may be away for now.
+    pub(crate) async fn connect(config: &StoreConfig, tracker: &TaskTracker) -> Result<Self, StoreError> {
         let url = config.url.expose();
-        if url.starts_with("sqlite:") {
+        if config.is_embedded() {
             Self::connect_sqlite(url).await
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let options = PgConnectOptions::from_str(url)
-                .map_err(|_| StoreError::Config("the PostgreSQL URL cannot be read".into()))?
-                .options([("statement_timeout", STATEMENT_TIMEOUT)])
-                .application_name("aigateway");
-            let pool = PgPoolOptions::new()
-                .max_connections(config.max_connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .connect_with(options)
-                .await?;
-            Ok(Self::Postgres(pool))
+            Ok(Self::Postgres { pg: Pg::open(config, tracker)?, config: config.clone() })
         } else {
             Err(StoreError::Config("a database URL begins with sqlite: or postgres://".into()))
         }
@@ -85,11 +92,11 @@ impl Db {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(ACQUIRE_TIMEOUT)
+            .busy_timeout(SQLITE_TIMEOUT)
             .foreign_keys(true)
             .statement_cache_capacity(256);
         // The one writer is opened first: it makes the file that the readers need.
-        let pool = |max| SqlitePoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT);
+        let pool = |max| SqlitePoolOptions::new().max_connections(max).acquire_timeout(SQLITE_TIMEOUT);
         let write = pool(1).connect_with(options.clone()).await?;
         let read = pool(SQLITE_READERS).connect_with(options.read_only(true)).await?;
         Ok(Self::Sqlite { read, write })
@@ -98,9 +105,27 @@ impl Db {
     pub(crate) async fn migrate(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite { write, .. } => MIGRATOR.run(write).await?,
-            Self::Postgres(pool) => MIGRATOR.run(pool).await?,
+            Self::Postgres { pg, config } => {
+                let mut connection = pg.alone_and_patient(config).await?;
+                let run = async { Ok(MIGRATOR.run(&mut connection).await) };
+                within(Instant::now() + MIGRATION, run).await??;
+            }
         }
         Ok(())
+    }
+
+    /// Whether every migration that this program knows has been applied. Later ones do not disturb it.
+    pub(crate) async fn check_schema(&self) -> Result<(), StoreError> {
+        let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let applied: Result<Option<i64>, sqlx::Error> = on!(self.read(), |pool| {
+            sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await
+        });
+        match applied {
+            Ok(applied) if applied.unwrap_or(0) >= known => Ok(()),
+            Ok(applied) => Err(StoreError::Schema(format!("it is at {}, and {known} is needed", applied.unwrap_or(0)))),
+            Err(error) if dialect::is_missing_table(&error) => Err(StoreError::Schema("it is empty".into())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) fn is_sqlite(&self) -> bool {
@@ -108,18 +133,18 @@ impl Db {
     }
 
     /// A pool for single reading statements.
-    pub(crate) fn read(&self) -> Either<&SqlitePool, &PgPool> {
+    pub(crate) fn read(&self) -> Either<&SqlitePool, &Pg> {
         match self {
             Self::Sqlite { read, .. } => Either::Sqlite(read),
-            Self::Postgres(pool) => Either::Postgres(pool),
+            Self::Postgres { pg, .. } => Either::Postgres(pg),
         }
     }
 
     /// A pool for single writing statements.
-    pub(crate) fn write(&self) -> Either<&SqlitePool, &PgPool> {
+    pub(crate) fn write(&self) -> Either<&SqlitePool, &Pg> {
         match self {
             Self::Sqlite { write, .. } => Either::Sqlite(write),
-            Self::Postgres(pool) => Either::Postgres(pool),
+            Self::Postgres { pg, .. } => Either::Postgres(pg),
         }
     }
 
@@ -127,7 +152,7 @@ impl Db {
     pub(crate) async fn begin(&self) -> Result<Tx, sqlx::Error> {
         Ok(match self {
             Self::Sqlite { write, .. } => Either::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Either::Postgres(pool.begin().await?),
+            Self::Postgres { pg, .. } => Either::Postgres(pg.begin().await?),
         })
     }
 
@@ -137,14 +162,14 @@ impl Db {
                 read.close().await;
                 write.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres { pg, .. } => pg.close().await,
         }
     }
 }
 
 impl Tx {
     /// The connection, for one statement.
-    pub(crate) fn conn(&mut self) -> Either<&mut SqliteConnection, &mut PgConnection> {
+    pub(crate) fn conn(&mut self) -> Either<&mut SqliteConnection, &mut PgTx> {
         match self {
             Self::Sqlite(tx) => Either::Sqlite(tx),
             Self::Postgres(tx) => Either::Postgres(tx),
@@ -156,6 +181,14 @@ impl Tx {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
             Self::Postgres(tx) => tx.commit().await,
+        }
+    }
+
+    /// Rolls back. Dropping does it too, at the cost of a connection to PostgreSQL.
+    pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(tx) => tx.rollback().await,
+            Self::Postgres(tx) => tx.rollback().await,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::sql::{Rows, chunks};
 use crate::{Store, StoreError, dialect, fair};
 
 /// How many tasks one tick makes ready, and up to which number it counts.
-const AT_ONCE: i64 = 1000;
+const AT_ONCE: i64 = 1024;
 
 const IS_DUE: &str = "SELECT id FROM tasks WHERE state = 'waiting' AND run_at <= $1 LIMIT 1";
 const DUE: &str =
@@ -26,12 +26,12 @@ const COUNT: &str =
 pub struct DueWork {
     /// The queue.
     pub queue: &'static str,
-    /// How many tasks are ready, counted up to 1,000.
+    /// How many tasks are ready, counted up to 1,024.
     pub ready: u64,
 }
 
 impl Store {
-    /// Makes waiting tasks ready whose time has come, at most 1,000; gives how many. Each takes its tenant's next place, so
+    /// Makes waiting tasks ready whose time has come, at most 1,024; gives how many. Each takes its tenant's next place, so
     /// that a tenant whose work is tried again and again stays behind new work of others.
     pub async fn promote_due(&self) -> Result<u64, StoreError> {
         let now = self.clock.now();

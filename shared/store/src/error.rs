@@ -27,6 +27,9 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema is older than this program.
+    #[error("the database's schema is too old: {0}")]
+    Schema(String),
     /// The database was made with another secret key.
     #[error("the secret key `{kid}` is not the one that this database was made with")]
     OtherSecretKey {

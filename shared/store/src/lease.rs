@@ -12,7 +12,7 @@ use crate::jobs::{JobRow, job_columns};
 use crate::ledger::{Claim, Ledger};
 use crate::sql::{Rows, chunks};
 use crate::steps::{self, Step};
-use crate::{Store, StoreError, dialect, fair};
+use crate::{Store, StoreError, dialect, fair, workers};
 
 /// A worker's wish for tasks.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Store {
     pub async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
         match self.lease.submit(Item::Claim(request)).await? {
             Output::Claimed(tasks) => Ok(tasks),
-            Output::Stepped(_) => Err(StoreError::Corrupt("a claim was answered as a step".into())),
+            Output::Stepped(_) | Output::Ended(_) => Err(mixed_up()),
         }
     }
 
@@ -83,19 +83,37 @@ impl Store {
     pub async fn step(&self, step: Step) -> Result<bool, StoreError> {
         match self.lease.submit(Item::Step(Box::new(step))).await? {
             Output::Stepped(held) => Ok(held),
-            Output::Claimed(_) => Err(StoreError::Corrupt("a step was answered as a claim".into())),
+            Output::Claimed(_) | Output::Ended(_) => Err(mixed_up()),
         }
     }
+
+    /// Ends a process's lease at once and puts back the tasks that it still holds, which is no crash; gives how many.
+    ///
+    /// This stands in one line with the process's own claims: what a claim before it took comes back, also when nobody
+    /// waits for that claim any more.
+    pub async fn unregister_process(&self, id: &str) -> Result<u64, StoreError> {
+        match self.lease.submit(Item::End(id.to_owned())).await? {
+            Output::Ended(handed_back) => Ok(handed_back),
+            Output::Claimed(_) | Output::Stepped(_) => Err(mixed_up()),
+        }
+    }
+}
+
+fn mixed_up() -> StoreError {
+    StoreError::Corrupt("an item of the lease lane got another one's answer".into())
 }
 
 pub(crate) enum Item {
     Claim(ClaimRequest),
     Step(Box<Step>),
+    /// The end of a process.
+    End(String),
 }
 
 pub(crate) enum Output {
     Claimed(Vec<Claimed>),
     Stepped(bool),
+    Ended(u64),
 }
 
 pub(crate) struct LeaseBatch;
@@ -123,6 +141,7 @@ impl Batch for LeaseBatch {
                     }
                     Output::Claimed(with_work(tx, request.queue, rows).await?)
                 }
+                Item::End(id) => Output::Ended(workers::end(tx, id).await?),
             });
         }
         for (queue, seq) in highest {
@@ -131,19 +150,27 @@ impl Batch for LeaseBatch {
         Ok(outputs)
     }
 
+    /// A claim is not repeated: if the first one came through after that, its tasks would be in nobody's hands. The worker
+    /// hears that the outcome is unknown and has the claim released.
+    fn may_repeat(&self, item: &Item) -> bool {
+        !matches!(item, Item::Claim(_))
+    }
+
     async fn look_up(&self, db: &Db, item: &Item) -> Result<Option<Output>, StoreError> {
         let mut tx = db.begin().await?;
         Ok(match item {
             Item::Step(step) => steps::is_recorded(&mut tx, step).await?.then_some(Output::Stepped(true)),
             Item::Claim(request) => {
-                let rows: Vec<TaskRow> =
-                    on!(tx.conn(), |c| sqlx::query_as(CLAIMED_BY).bind(&request.claim_id).fetch_all(c).await)?;
+                let rows: Vec<TaskRow> = on!(tx.conn(), |c| {
+                    sqlx::query_as(CLAIMED_BY).bind(&request.worker).bind(&request.claim_id).fetch_all(c).await
+                })?;
                 if rows.is_empty() {
                     None
                 } else {
                     Some(Output::Claimed(with_work(&mut tx, request.queue, rows).await?))
                 }
             }
+            Item::End(_) => None,
         })
     }
 }
@@ -175,7 +202,8 @@ const CLAIM_TAIL: &str = concat!(
      FROM picked WHERE tasks.id = picked.id RETURNING ",
     task_columns!()
 );
-const CLAIMED_BY: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE claim_id = $1 AND state = 'running'");
+const CLAIMED_BY: &str =
+    concat!("SELECT ", task_columns!(), " FROM tasks WHERE worker = $1 AND state = 'running' AND claim_id = $2");
 
 async fn claim(tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<TaskRow>, StoreError> {
     let sql = format!("{CLAIM_HEAD}{}{CLAIM_TAIL}", dialect::skip_locked(tx));

@@ -6,6 +6,8 @@
 
 mod accept;
 pub mod accounts;
+mod bounded;
+mod clock;
 mod combine;
 mod db;
 mod dialect;
@@ -14,8 +16,10 @@ mod error;
 mod fair;
 mod finish;
 mod jobs;
+mod leaders;
 mod lease;
 mod ledger;
+mod postgres;
 mod retain;
 mod sql;
 mod steps;
@@ -29,17 +33,19 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::{Accepted, Idempotency, NewJob};
 pub use accounts::{ApiKey, NewAccount, NewApiKey, Scope, WebhookSecrets};
+pub use clock::database_clock;
 pub use db::StoreConfig;
 pub use dispatch::DueWork;
 pub use error::StoreError;
 pub use finish::{Attempt, Delivery, DeliveryEnd, JobEnd, JobEndTarget, NewEvent, Won};
 pub use jobs::JobPage;
+pub use leaders::Leadership;
 pub use lease::{ClaimRequest, Claimed, WebhookEvent, Work};
 pub use ledger::{Claim, Ledger};
 pub use retain::Expired;
 pub use steps::{Step, StepKind};
 pub use webhooks::WebhookHistory;
-pub use workers::LeaseConnection;
+pub use workers::{LeaseConnection, Role};
 
 use combine::Lane;
 use db::Db;
@@ -61,14 +67,16 @@ pub struct Store {
 impl Store {
     /// Opens the database and starts the lanes on `tracker`. Changes no schema: see [`Store::migrate`].
     ///
+    /// PostgreSQL need not be there yet: whatever is asked before it is fails within seconds, and works once it is.
+    ///
     /// # Errors
-    /// When the URL is not understood or the database cannot be reached within a few seconds.
+    /// When the URL is not understood, or the embedded database cannot be opened.
     pub async fn connect(
         config: &StoreConfig,
         clock: Arc<dyn Clock>,
         tracker: &TaskTracker,
     ) -> Result<Self, StoreError> {
-        let db = Db::connect(config).await?;
+        let db = Db::connect(config, tracker).await?;
         let ledger = Ledger::default();
         Ok(Self {
             accept: Lane::spawn(accept::AcceptBatch, db.clone(), LANE_CAPACITY, tracker),
@@ -83,15 +91,23 @@ impl Store {
     /// Brings the schema up to date. Safe to run at the same time from many processes.
     ///
     /// # Errors
-    /// When the database is newer than this program, or a statement fails.
+    /// When the database is newer than this program, a statement fails, or PostgreSQL is not there within a few seconds.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.db.migrate().await
+    }
+
+    /// Whether the schema is as new as this program.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when it is older, or not there.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        self.db.check_schema().await
     }
 
     /// Whether the database answers.
     ///
     /// # Errors
-    /// When it does not, within the pool's time limit.
+    /// When it does not; PostgreSQL has a few seconds, and is not asked while it is known to be away.
     pub async fn ping(&self) -> Result<(), StoreError> {
         db::on!(self.db.read(), |pool| sqlx::query("SELECT 1").execute(pool).await.map(drop))?;
         Ok(())

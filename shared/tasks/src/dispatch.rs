@@ -1,35 +1,66 @@
 //! The dispatch tick: makes waiting tasks ready and rings for what is ready.
 
 use aig_domain::Error;
-use aig_queue::Message;
+use aig_queue::{BrokerError, Message};
 
 use crate::Tasks;
 
+/// How many due tasks one message stands for. Whoever hears one claims until the queue is dry, so that a message has to wake
+/// a worker, not to carry a task: half of a worker's default permits keeps it busy until it asks again.
+const TASKS_PER_MESSAGE: u64 = 16;
+/// The most messages that wait in one queue, however much is due: enough to wake as many workers. A backlog of a hundred
+/// thousand tasks would otherwise be a hundred thousand messages, each confirmed and each worth nothing.
+const MOST_MESSAGES: u64 = 64;
+
+/// How many messages are to wait in a queue where this many tasks are due.
+fn wanted(due: u64) -> u64 {
+    due.div_ceil(TASKS_PER_MESSAGE).min(MOST_MESSAGES)
+}
+
 impl Tasks {
-    /// One tick: per queue, publishes `min(due, 1000) − messages waiting`. This loop alone is outbox, delay queue, crash
+    /// One tick: per queue, publishes `min(⌈due ÷ 16⌉, 64) − messages waiting`. This loop alone is outbox, delay queue, crash
     /// recovery and broker-outage recovery.
     ///
     /// # Errors
     /// When the store fails. A broker that fails is logged: the next tick tries again.
     pub async fn dispatch(&self) -> Result<(), Error> {
         self.store.promote_due().await?;
-        for due in self.store.due().await? {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge; counted up to 1,000")]
+        let queues = self.store.due().await?;
+        for due in &queues {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge; counted up to 1,024")]
             metrics::gauge!("aig_tasks_ready", "queue" => due.queue).set(due.ready as f64);
-            let waiting = match self.broker.waiting(due.queue).await {
-                Ok(waiting) => waiting,
+        }
+        for due in queues {
+            match self.ring_for(due.queue, wanted(due.ready)).await {
+                Ok(()) | Err(BrokerError::Full(_)) => {}
                 Err(error) => {
-                    tracing::warn!(queue = due.queue, %error, "the broker does not answer; trying again at the next tick");
-                    continue;
-                }
-            };
-            for _ in waiting..due.ready {
-                let message = Message { queue: due.queue.to_owned(), trace: Vec::new() };
-                if self.broker.publish(message).await.is_err() {
+                    // It would fail for the other queues too, and perhaps only after a while.
+                    tracing::warn!(queue = due.queue, %error, "the broker fails; trying again at the next tick");
                     break;
                 }
             }
         }
         Ok(())
+    }
+
+    async fn ring_for(&self, queue: &'static str, wanted: u64) -> Result<(), BrokerError> {
+        if wanted == 0 {
+            return Ok(());
+        }
+        for _ in self.broker.waiting(queue).await?..wanted {
+            self.broker.publish(Message { queue: queue.to_owned(), trace: Vec::new() }).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stands_for_many_tasks_and_there_are_few() {
+        let of = [0, 1, 16, 17, 1000, 1024, 100_000].map(wanted);
+        assert_eq!(of, [0, 1, 1, 2, 63, 64, 64]);
     }
 }

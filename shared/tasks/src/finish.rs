@@ -14,8 +14,14 @@ impl Tasks {
     /// # Errors
     /// When the store fails; the lease then decides who goes on.
     pub async fn end(&self, lease: &Lease, job: &Job, outcome: &Outcome) -> Result<bool, Error> {
-        let ended = self.write_end(JobEndTarget::Lease(lease.clone()), job, outcome).await?;
-        Ok(ended.is_some())
+        if self.write_end(JobEndTarget::Lease(lease.clone()), job, outcome).await?.is_some() {
+            return Ok(true);
+        }
+        // An earlier try of the same end may have been stored though its answer was lost. Then the lease is gone because we
+        // ended it, and the file, whose key no other holder's has, is the job's own.
+        let Outcome::Completed(result) = outcome else { return Ok(false) };
+        let stored = self.store.job_for_file(&job.id).await?;
+        Ok(stored.is_some_and(|stored| stored.result.as_ref() == Some(result)))
     }
 
     pub(crate) async fn write_end(

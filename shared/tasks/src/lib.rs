@@ -2,10 +2,12 @@
 //!
 //! - [`Tasks::submit`] accepts a job: durable when it returns, the doorbell rung without making the caller wait.
 //! - [`Tasks::claim`] hands due tasks to a worker; each write that follows names the lease's epoch.
+//! - [`ProcessLease`] is the row of a process in one of its roles, alive while it is renewed.
 //! - [`Tasks::end`] and [`Tasks::cancel`] write a job's one terminal state with everything that goes with it.
 //! - [`Tasks::dispatch`] is outbox, delay queue, crash recovery and broker-outage recovery in one loop.
 //!
-//! Tested on both databases by `shared/store/tests/suite`, and end to end by `tests/it`.
+//! Tested by `shared/tasks/tests/engine.rs`, its statements on both databases by `shared/store/tests/suite`, and end to end
+//! by `tests/it`.
 
 mod cancel;
 mod claim;
@@ -23,8 +25,9 @@ use aig_queue::{Broker, Message};
 use aig_store::Store;
 use tokio_util::task::TaskTracker;
 
+pub use aig_store::Role;
 pub use enqueue::{Accepted, Idempotency, NewJob};
-pub use lease::{LeaseTimes, WorkerLease};
+pub use lease::{LeaseTimes, ProcessLease};
 
 /// The task engine. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +38,7 @@ pub struct Tasks {
     clock: Arc<dyn Clock>,
     links: Links,
     tracker: TaskTracker,
+    lost_claims: claim::LostClaims,
 }
 
 impl Tasks {
@@ -47,7 +51,7 @@ impl Tasks {
         links: Links,
         tracker: TaskTracker,
     ) -> Self {
-        Self { store, broker, bus, clock, links, tracker }
+        Self { store, broker, bus, clock, links, tracker, lost_claims: claim::LostClaims::default() }
     }
 
     /// Rings the bell of `queue` without waiting. What is lost here, the dispatch tick makes good.

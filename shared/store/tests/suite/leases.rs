@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aig_domain::job::JobStatus;
-use aig_store::{Claim, StepKind, Work};
+use aig_store::{Claim, Role, StepKind, Work};
 
 use crate::support::{TestStore, both, job_of};
 
@@ -15,6 +15,8 @@ both!(
     two_schedulers_count_one_crash,
     work_that_is_tried_again_stands_behind_new_work_of_others,
     one_tenants_backlog_does_not_starve_another,
+    ten_thousand_tasks_of_one_tenant_do_not_delay_anothers_single_one,
+    a_step_right_behind_another_of_the_same_task_comes_second,
     one_submit_per_job,
     a_retry_waits_for_its_time,
     an_old_epoch_writes_nothing,
@@ -82,7 +84,7 @@ async fn two_schedulers_count_one_crash(t: &TestStore) {
     if t.store.is_embedded() {
         return; // One process, and its lock is the lease.
     }
-    t.store.register_worker("worker_1", "worker", Duration::from_secs(1)).await.unwrap();
+    t.store.register_process("worker_1", aig_store::Role::Worker, Duration::from_secs(1)).await.unwrap();
     for _ in 0..50 {
         t.accept("acc_1").await;
     }
@@ -122,6 +124,41 @@ async fn one_tenants_backlog_does_not_starve_another(t: &TestStore) {
     let single = t.accept("acc_small").await;
     let next = t.claim(2).await;
     assert!(next.iter().any(|claimed| job_of(claimed).id == single.id), "it waits for one job at most");
+}
+
+async fn ten_thousand_tasks_of_one_tenant_do_not_delay_anothers_single_one(t: &TestStore) {
+    for _ in 0..5 {
+        let new = (0..2000).map(|_| t.store.accept_job(t.job("acc_big")));
+        assert!(futures_util::future::join_all(new).await.iter().all(Result::is_ok));
+    }
+    // Whether others of the big tenant were claimed before or not.
+    for _ in 0..3 {
+        let single = t.accept("acc_small").await;
+        let next = t.claim(2).await;
+        assert_eq!(next.len(), 2);
+        assert!(next.iter().any(|claimed| job_of(claimed).id == single.id), "it is in the very next claim");
+        assert_eq!(t.claim(64).await.len(), 64);
+    }
+}
+
+async fn a_step_right_behind_another_of_the_same_task_comes_second(t: &TestStore) {
+    for _ in 0..20 {
+        t.accept("acc_1").await;
+    }
+    let held = t.claim(20).await;
+    // In the middle of a step the worker is told to end, drops the step and hands the task back.
+    let steps = held.iter().flat_map(|claimed| {
+        let step = |kind| aig_store::Step { lease: claimed.lease.clone(), kind, now: t.now() };
+        [step(StepKind::Submitted("x".into())), step(StepKind::Release)]
+    });
+    for held in futures_util::future::join_all(steps.map(|step| t.store.step(step))).await {
+        assert!(held.unwrap());
+    }
+    let again = t.claim(64).await;
+    assert_eq!(again.len(), 20, "all came back");
+    for claimed in again {
+        assert!(matches!(&claimed.work, Work::Generate { claim: Claim::Resume(task), .. } if task == "x"));
+    }
 }
 
 async fn one_submit_per_job(t: &TestStore) {
@@ -172,7 +209,7 @@ async fn an_old_epoch_writes_nothing(t: &TestStore) {
 
 async fn expired_workers_lose_their_tasks(t: &TestStore) {
     let lease = Duration::from_mins(1);
-    t.store.register_worker("worker_1", "worker", lease).await.unwrap();
+    t.store.register_process("worker_1", Role::Worker, lease).await.unwrap();
     t.accept("acc_1").await;
     let claimed = t.claim(1).await.remove(0);
     t.step(&claimed, StepKind::Submitting).await;
@@ -201,7 +238,7 @@ async fn a_polling_task_that_loses_its_worker_has_not_crashed(t: &TestStore) {
 
 async fn a_lease_is_renewed_only_while_it_lasts(t: &TestStore) {
     let lease = Duration::from_mins(1);
-    t.store.register_worker("worker_1", "worker", lease).await.unwrap();
+    t.store.register_process("worker_1", Role::Worker, lease).await.unwrap();
     if t.store.is_embedded() {
         return;
     }
@@ -210,7 +247,7 @@ async fn a_lease_is_renewed_only_while_it_lasts(t: &TestStore) {
     assert!(keeper.renew("worker_1", t.now(), lease).await.unwrap());
     t.clock.forward(Duration::from_secs(61));
     assert!(!keeper.renew("worker_1", t.now(), lease).await.unwrap());
-    keeper.register("worker_2", "worker", t.now(), lease).await.unwrap();
+    keeper.register("worker_2", Role::Worker, t.now(), lease).await.unwrap();
     assert!(keeper.renew("worker_2", t.now(), lease).await.unwrap());
 }
 

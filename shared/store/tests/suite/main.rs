@@ -4,9 +4,14 @@
 
 mod accept;
 mod accounts;
+mod clock;
 mod ends;
+mod faults;
 mod lanes;
+mod leaders;
 mod leases;
+mod processes;
+mod proxy;
 mod retain;
 mod support;
 mod webhooks;

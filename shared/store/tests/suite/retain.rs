@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aig_domain::job::RESULT_KEPT;
-use aig_store::JobEndTarget;
+use aig_store::{JobEndTarget, Role};
 
 use crate::support::{TestStore, both, completed};
 
@@ -29,7 +29,7 @@ async fn results_end_after_their_time(t: &TestStore) {
 
 async fn old_rows_go(t: &TestStore) {
     t.store.accept_job(t.keyed_job("acc_1", "k", "body")).await.unwrap();
-    t.store.register_worker("worker_1", "worker", Duration::from_mins(1)).await.unwrap();
+    t.store.register_process("worker_1", Role::Worker, Duration::from_mins(1)).await.unwrap();
     let claimed = t.claim(1).await.remove(0);
     let job = crate::support::job_of(&claimed).clone();
     t.store.end_job(t.end(JobEndTarget::Lease(claimed.lease.clone()), &job, &completed())).await.unwrap();

@@ -54,6 +54,14 @@ macro_rules! both {
 }
 pub(crate) use both;
 
+/// The same for what only PostgreSQL has.
+macro_rules! postgres {
+    ($($name:ident),+ $(,)?) => {
+        mod postgres { $(#[test] fn $name() { crate::support::run(crate::support::Kind::Postgres, |t| Box::pin(super::$name(t))); })+ }
+    };
+}
+pub(crate) use postgres;
+
 type Body = for<'a> fn(&'a TestStore) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 pub fn run(kind: Kind, body: Body) {
