@@ -27,9 +27,11 @@ async fn lost(bus: &RedisBus) -> String {
 async fn after_a_redis_died_listeners_hear_that_they_missed_signals() {
     let Some((mut server, redis)) = running().await else { return };
     let (here, there) = (redis.ready_bus().await, redis.ready_bus().await);
-    let mut listener = there.listen();
+    let (mut listener, stalls) = (there.listen(), Stalls::measure(&redis.tracker));
     server.kill();
+    let begun = Instant::now();
     let reason = lost(&there).await;
+    assert!(begun.elapsed() < stalls.allow(Duration::from_millis(200)), "{:?}", begun.elapsed());
     assert!(reason.starts_with("signals do not travel between processes: "), "{reason}");
     there.send(changed(1)).await;
     assert_eq!(hear(&mut listener).await, changed(1), "at home signals go on");
@@ -115,9 +117,12 @@ async fn a_full_queue_drops_without_delay_and_the_others_hear_of_it() {
     let stalls = Stalls::measure(&redis.tracker);
     server.freeze();
     let begun = Instant::now();
-    for version in 0..5_000 {
-        here.send(changed(version)).await;
-    }
+    let sending = async {
+        for version in 0..5_000 {
+            here.send(changed(version)).await;
+        }
+    };
+    timeout(SOON, sending).await.unwrap();
     assert!(begun.elapsed() < stalls.allow(Duration::from_millis(250)), "{:?}", begun.elapsed());
     server.thaw();
     let heard = timeout(SOON, listening).await.unwrap().unwrap();
@@ -132,8 +137,8 @@ async fn the_end_does_not_wait_for_redis() {
     server.freeze();
     bus.send(changed(1)).await;
     let begun = Instant::now();
-    bus.close().await;
     drop(dropped);
+    bus.close().await;
     redis.tracker.close();
     redis.tracker.wait().await;
     assert!(begun.elapsed() < stalls.allow(Duration::from_millis(1_500)), "{:?}", begun.elapsed());

@@ -142,9 +142,11 @@ async fn refuses(redis: &Redis, limiter: &RedisLimiter, answer: &str, mend: &[&s
     eventually(answer, SOON, told).await.unwrap();
     // The probe is refused like everybody, so nobody has to try again.
     let before = calls(redis, "evalsha").await;
-    let probed = || async { (calls(redis, "evalsha").await >= before + 2).then_some(()) };
+    let probed = || async {
+        assert!(limiter.degraded().is_some_and(|reason| reason.contains(answer)));
+        (calls(redis, "evalsha").await >= before + 2).then_some(())
+    };
     eventually("Redis is probed", SOON, probed).await.unwrap();
-    assert!(limiter.degraded().is_some_and(|reason| reason.contains(answer)));
     assert!(limiter.take("a", PLENTY).await.allowed);
     command(redis, mend).await;
     healthy(limiter).await;
