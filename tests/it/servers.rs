@@ -5,7 +5,10 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use lapin::options::QueueDeleteOptions;
+use object_store::ObjectStore as _;
+use object_store::aws::AmazonS3Builder;
 
 const AMQP: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 const REDIS: &str = "redis://127.0.0.1:6379";
@@ -107,22 +110,38 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let (amqp, prefix) = (self.amqp.clone(), self.prefix.clone());
-        // A thread, since a test's own runtime must not be blocked on. Best effort: queues that stay behind are seen by nobody.
+        // A thread, since a test's own runtime must not be blocked on. Best effort: what stays behind is seen by nobody.
         let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
-                let connection =
-                    lapin::Connection::connect(&amqp, lapin::ConnectionProperties::default()).await.ok()?;
-                let channel = connection.create_channel().await.ok()?;
-                for queue in QUEUES {
-                    channel
-                        .queue_delete(format!("{prefix}{queue}").into(), QueueDeleteOptions::default())
-                        .await
-                        .ok()?;
-                }
-                connection.close(200, "bye".into()).await.ok()
-            })
+                let _ = delete_queues(&amqp, &prefix).await;
+                let _ = delete_files(&prefix).await;
+            });
         });
         let _ = cleaner.join();
     }
+}
+
+async fn delete_queues(amqp: &str, prefix: &str) -> lapin::Result<()> {
+    let connection = lapin::Connection::connect(amqp, lapin::ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    for queue in QUEUES {
+        channel.queue_delete(format!("{prefix}{queue}").into(), QueueDeleteOptions::default()).await?;
+    }
+    connection.close(200, "bye".into()).await
+}
+
+async fn delete_files(prefix: &str) -> object_store::Result<()> {
+    let url: reqwest::Url = configured("AIG_TEST_S3_URL", S3).parse().unwrap();
+    let parameter = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+    let store = AmazonS3Builder::new()
+        .with_bucket_name(url.host_str().unwrap_or_default())
+        .with_endpoint(parameter("endpoint").unwrap_or_default())
+        .with_region(parameter("region").unwrap_or_default())
+        .with_allow_http(true)
+        .with_access_key_id(configured("AIG_TEST_S3_ACCESS_KEY_ID", "aigateway-tests"))
+        .with_secret_access_key(configured("AIG_TEST_S3_SECRET_ACCESS_KEY", "aigateway-tests"))
+        .build()?;
+    let files = store.list(Some(&prefix.trim_end_matches('.').into())).map_ok(|file| file.location).boxed();
+    store.delete_stream(files).try_collect::<Vec<_>>().await.map(drop)
 }
