@@ -262,6 +262,14 @@ impl Gateway {
         all
     }
 
+    /// How much memory the first process of `role` holds.
+    pub fn resident_bytes(&self, role: &str) -> u64 {
+        let process = self.processes.iter().find(|it| it.role == role).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.as_ref().unwrap().id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Where each process of `role` is reached.
     pub fn urls(&self, role: &str) -> Vec<String> {
         self.processes.iter().filter(|it| it.role == role).map(|it| it.url.clone()).collect()

@@ -12,6 +12,7 @@ mod hygiene;
 mod jobs;
 mod lifecycle;
 mod limits;
+mod scale;
 mod servers;
 mod upstream;
 mod webhooks;

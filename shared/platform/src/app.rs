@@ -194,10 +194,7 @@ impl App {
     pub async fn close(&self) {
         self.tracker.close();
         let close = async {
-            self.broker.close().await;
-            self.bus.close().await;
-            self.limiter.close().await;
-            self.store.close().await;
+            tokio::join!(self.broker.close(), self.bus.close(), self.limiter.close(), self.store.close());
             self.tracker.wait().await;
         };
         if tokio::time::timeout(CLOSE_GRACE, close).await.is_err() {
