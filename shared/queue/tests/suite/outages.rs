@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use aig_queue::{BrokerError, RabbitBroker};
 use aig_testkit::{FaultProxy, Mode, eventually};
 use futures_util::future::join_all;
+use lapin::{Connection, ConnectionProperties};
 use tokio::io::AsyncReadExt as _;
 
 use crate::support::{LONG, Rabbit, connected, disconnected, ends, id_of, message, next, rabbit, skip};
@@ -130,17 +131,14 @@ async fn a_frozen_broker_costs_time_and_nothing_else(rabbit: &Rabbit) {
 
 async fn a_frozen_broker_is_noticed_by_who_only_listens(rabbit: &Rabbit) {
     let proxy = FaultProxy::start(rabbit.address()).await.unwrap();
-    let broker = rabbit.start_at(&format!("{}?heartbeat=1", proxy.url_of(&rabbit.url))).await;
-    connected(&*broker).await;
-    let mut listener = broker.subscribe("video", 1).await.unwrap();
+    let broker = rabbit.start_at(&format!("{}?heartbeat=2", proxy.url_of(&rabbit.url))).await;
+    let subscribed = async || broker.subscribe("video", 1).await.ok();
+    let mut listener = eventually("it listens", LONG, subscribed).await.unwrap();
     proxy.set(Mode::Stall);
     ends(&mut listener).await;
     disconnected(&*broker).await;
     proxy.set(Mode::Pass);
-    let mut listener = {
-        let subscribed = async || broker.subscribe("video", 1).await.ok();
-        eventually("it listens again", LONG, subscribed).await.unwrap()
-    };
+    let mut listener = eventually("it listens again", LONG, subscribed).await.unwrap();
     connected(&*broker).await;
     broker.publish(message("video", "a")).await.unwrap();
     assert_eq!(id_of(&next(&mut listener).await), "a");
@@ -150,38 +148,57 @@ fn rabbitmqctl(args: &[&str]) -> bool {
     Command::new("rabbitmqctl").arg("-q").args(args).output().is_ok_and(|done| done.status.success())
 }
 
+/// A vhost of one test, on the local RabbitMQ.
+struct Vhost<'a> {
+    name: &'a str,
+    user: &'a str,
+}
+
+impl Vhost<'_> {
+    fn make(&self) -> bool {
+        rabbitmqctl(&["add_vhost", self.name])
+            && rabbitmqctl(&["set_permissions", "-p", self.name, self.user, ".*", ".*", ".*"])
+    }
+
+    fn delete(&self) -> bool {
+        rabbitmqctl(&["delete_vhost", self.name])
+    }
+}
+
+impl Drop for Vhost<'_> {
+    fn drop(&mut self) {
+        self.delete();
+    }
+}
+
 /// Everything on the broker is gone, the queues too, as after a wipe.
 async fn a_vhost_deleted_and_made_again(rabbit: &Rabbit) {
-    let vhost = rabbit.prefix.trim_end_matches('.').to_owned();
-    let make = || {
-        rabbitmqctl(&["add_vhost", &vhost])
-            && rabbitmqctl(&["set_permissions", "-p", &vhost, rabbit.user(), ".*", ".*", ".*"])
-    };
-    if !make() {
+    let vhost = Vhost { name: rabbit.prefix.trim_end_matches('.'), user: rabbit.user() };
+    let url = format!("{}/{}", rabbit.url.rsplit_once('/').unwrap().0, vhost.name);
+    if !vhost.make() || Connection::connect(&url, ConnectionProperties::default()).await.is_err() {
         return skip("rabbitmqctl cannot make a vhost on the RabbitMQ under test");
     }
-    let broker = rabbit.start_at(&format!("{}/{vhost}", rabbit.url.rsplit_once('/').unwrap().0)).await;
+    let broker = rabbit.start_at(&url).await;
     connected(&*broker).await;
     let mut listener = broker.subscribe("video", 1).await.unwrap();
     broker.publish(message("video", "a")).await.unwrap();
     next(&mut listener).await.ack().await.unwrap();
 
-    assert!(rabbitmqctl(&["close_all_connections", "--vhost", &vhost, "by a test"]));
+    assert!(rabbitmqctl(&["close_all_connections", "--vhost", vhost.name, "by a test"]));
     ends(&mut listener).await;
     connected(&*broker).await;
     let mut listener = broker.subscribe("video", 1).await.unwrap();
 
-    assert!(rabbitmqctl(&["delete_vhost", &vhost]));
+    assert!(vhost.delete());
     ends(&mut listener).await;
     assert!(broker.publish(message("video", "lost")).await.is_err());
     disconnected(&*broker).await;
-    assert!(make());
+    assert!(vhost.make());
     connected(&*broker).await;
     let mut listener = broker.subscribe("video", 1).await.unwrap();
     broker.publish(message("video", "b")).await.unwrap();
     assert_eq!(id_of(&next(&mut listener).await), "b");
     broker.close().await;
-    assert!(rabbitmqctl(&["delete_vhost", &vhost]));
 }
 
 async fn closing_does_not_wait_for_a_frozen_broker(rabbit: &Rabbit) {

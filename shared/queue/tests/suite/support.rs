@@ -117,7 +117,7 @@ impl Rabbit {
     /// A broker that is connected.
     pub async fn start(&self) -> Arc<dyn Broker> {
         let broker = self.start_at(&self.url).await;
-        assert_eq!(broker.check().await, Ok(()));
+        connected(&*broker).await;
         broker
     }
 
