@@ -118,7 +118,7 @@ impl Gateway {
         command.arg(subcommand).arg("--data-dir").arg(self.folder.path());
         // A folder without an aigateway.toml of its own, so that the one in the data folder is found.
         command.current_dir(self.folder.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("AIG_LOG", "debug,hyper=info,sqlx=info,lapin=info,reqwest=info").env("AIG_LOG_FORMAT", "json");
+        command.env("AIG_LOG", "debug,hyper=info,sqlx=info,reqwest=info").env("AIG_LOG_FORMAT", "json");
         command.env("AIG_LISTEN", "127.0.0.1:0");
         if self.is_split() {
             command.env("AIG_PUBLIC_URL", self.processes.iter().find(|it| it.role == "api").map_or("", |it| &it.url));

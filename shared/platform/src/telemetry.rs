@@ -68,7 +68,9 @@ pub struct Logs(#[expect(dead_code, reason = "it works by being dropped")] Worke
 /// # Errors
 /// When the filter makes no sense, or logging was begun before.
 pub fn init_logs(config: &Config) -> anyhow::Result<Logs> {
-    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("AIG_LOG: `{}` is no filter", config.log))?;
+    // lapin logs each failed try several times, and the login at its lowest level; what matters of it we log ourselves.
+    let filter = EnvFilter::try_new(format!("lapin=off,{}", config.log))
+        .with_context(|| format!("AIG_LOG: `{}` is no filter", config.log))?;
     let stderr = std::io::BufWriter::new(std::io::stderr());
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(MOST_LINES).finish(stderr);
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);

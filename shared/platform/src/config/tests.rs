@@ -81,8 +81,12 @@ fn what_cannot_work_is_refused() {
         ("", ("AIG_LISTEN", "8080"), "ADDRESS:PORT"),
         ("", ("AIG_LISTEN", "0.0.0.0:8080"), "AIG_PUBLIC_URL must be set"),
         ("", ("AIG_DATABASE_URL", "mysql://u:pw@h/d"), "sqlite: or postgres://"),
-        ("", ("AIG_BROKER_URL", "amqp://u:pw@h"), "only `memory:`"),
-        ("", ("AIG_FILES_URL", "s3://bucket"), "file:///path"),
+        ("", ("AIG_BROKER_URL", "kafka://u:pw@h"), "amqp://"),
+        ("", ("AIG_CACHE_URL", "memcached://u:pw@h"), "redis://"),
+        ("", ("AIG_FILES_URL", "ftp://u:pw@h"), "file:///path"),
+        ("", ("AIG_PREFIX", "a b"), "letters, digits"),
+        ("", ("AIG_HEALTH_LISTEN", "8081"), "ADDRESS:PORT"),
+        ("[worker]\nqueues = ['vidoe']", ("X", "x"), "no queue `vidoe`"),
         ("", ("AIG_PUBLIC_URL", "example.com"), "http or https"),
         ("", ("AIG_PRIVATE_TARGETS", "10.0.0.0"), "ADDRESS/BITS"),
         ("", ("AIG_SECRET_KEY_FILE", "/no/such/file"), "cannot be read"),
@@ -97,6 +101,31 @@ fn what_cannot_work_is_refused() {
     let config = load_with("", &wildcard, &[]).unwrap();
     assert_eq!(config.public_url.as_deref(), Some("https://gw.example.com"));
     assert!(config.private_targets().is_empty(), "nothing private is open to the world");
+}
+
+#[test]
+fn a_role_of_its_own_says_what_it_lacks() {
+    let all = [
+        ("AIG_DATABASE_URL", "postgres://u:pw@h/d"),
+        ("AIG_BROKER_URL", "amqp://u:pw@h"),
+        ("AIG_CACHE_URL", "redis://h"),
+        ("AIG_FILES_URL", "s3://bucket?region=x"),
+        ("AIG_PUBLIC_URL", "https://gw.example.com"),
+    ];
+    let check = |vars: &[(&str, &str)]| load_with("", vars, &[]).unwrap().check_split(SplitRole::Worker);
+    assert!(check(&all).is_ok());
+    for (missing, (name, _)) in all.iter().enumerate() {
+        let vars: Vec<_> = all.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, var)| *var).collect();
+        let error = check(&vars).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("aigateway worker") && !error.contains("pw"), "{error}");
+    }
+}
+
+#[test]
+fn tiers_limit_and_an_unknown_one_gets_the_least() {
+    let tiers = load_with("[tiers]\npaid = 60\n", &[], &[]).unwrap().tiers;
+    let limit = |tier: &str| tiers.per_minute(tier).map(std::num::NonZero::get);
+    assert_eq!([limit("unlimited"), limit("free"), limit("paid"), limit("?")], [None, Some(10), Some(60), Some(10)]);
 }
 
 #[test]
