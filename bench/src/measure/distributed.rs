@@ -3,6 +3,7 @@
 //! One process of each role. The jobs are the sandbox's meshes, which take no time; each ends with a signed webhook to this
 //! process. What is left is the gateway's own work: rows, messages, one durable file and one delivery for each job.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -12,6 +13,7 @@ use serde_json::json;
 use crate::Settings;
 use crate::control::{celery, commits, confirms};
 use crate::cpu::{family, used};
+use crate::http1::get;
 use crate::load::{CONNECTIONS, Load, Plan};
 use crate::pin::Place;
 use crate::serve::postgres::{self, Database};
@@ -49,7 +51,8 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Table> {
     let measured = ours(settings, &database, &servers).await;
     // Also when it failed, and before the failure is told.
     let cleaned = clean(&servers).await;
-    rows.extend(measured?);
+    let (own, batches) = measured?;
+    rows.extend(own);
     cleaned?;
     Ok(Table {
         title: format!(
@@ -62,6 +65,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Table> {
         notes: vec![
             "accepted: 202 after the commit. finished: until the last signed webhook was answered with 2xx.".into(),
             format!("one at a time: {SINGLE} jobs on an idle gateway, the next when the webhook of the last is here."),
+            batches,
             database.about.clone(),
         ],
     })
@@ -101,7 +105,7 @@ async fn controls(settings: &Settings, database: &Database, broker: &str, prefix
     ])
 }
 
-async fn ours(settings: &Settings, database: &Database, servers: &Servers) -> anyhow::Result<Vec<Row>> {
+async fn ours(settings: &Settings, database: &Database, servers: &Servers) -> anyhow::Result<(Vec<Row>, String)> {
     let split = Split::start(&settings.cores, servers).await?;
     let _data = split.data();
     let receiver = Receiver::start().await?;
@@ -148,14 +152,28 @@ async fn ours(settings: &Settings, database: &Database, servers: &Servers) -> an
     let row = |name: &str, figure: String, cost: Option<&Vec<String>>| {
         (name.to_owned(), std::iter::once(figure).chain(cost.cloned().unwrap_or_default()).collect())
     };
-    Ok(vec![
+    let rows = vec![
         row("accepted, worker paused", per_second(rate(count, paused)), Some(&accept_cost)),
         row("finished, of what waits, worker resumed", per_second(rate(count, drained)), Some(&drain_cost)),
         row("  webhooks delivered, first to last", per_second(deliveries), None),
         row("accepted, while others are worked on", per_second(rate(count, together)), None),
         row("finished, from the first request", per_second(rate(count, finished)), Some(&together_cost)),
         row("one at a time: 202 to webhook, median", format!("{} ms", short(median(waits))), None),
-    ])
+    ];
+    let (api, worker) = (batches(split.address).await?, batches(split.worker_health).await?);
+    Ok((rows, format!("rows per transaction, mean: {api}; {worker}")))
+}
+
+/// How many rows the transactions of a process had, by its own count: `accept 14.2`.
+async fn batches(address: SocketAddr) -> anyhow::Result<String> {
+    let metrics = get(address, "/metrics", "").await?;
+    let text = std::str::from_utf8(&metrics)?;
+    let value = |what: &str, lane: &str| -> Option<f64> {
+        let start = format!("aig_store_batch_items_{what}{{lane=\"{lane}\"");
+        text.lines().find(|line| line.starts_with(&start))?.rsplit_once(' ')?.1.parse().ok()
+    };
+    let mean = |lane| Some(format!("{lane} {}", short(value("sum", lane)? / value("count", lane)?)));
+    Ok(["accept", "lease", "finish"].into_iter().filter_map(mean).collect::<Vec<_>>().join(", "))
 }
 
 /// Sends `count` jobs; gives how long it took until the last was accepted.
