@@ -34,6 +34,7 @@ app.conf.update(
     worker_send_task_events=False,
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
 )
 
 
