@@ -1,6 +1,7 @@
 //! A connection to a server on this machine, and single questions over it.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -54,10 +55,12 @@ async fn ask(address: SocketAddr, request: http::request::Builder, body: Bytes) 
             let status = answer.status();
             anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
         };
+        let mut answer = pin!(answer);
         tokio::select! {
             biased;
-            answer = answer => answer,
-            _ = connection => anyhow::bail!("the connection ended before the answer"),
+            answer = &mut answer => answer,
+            // A server that closes after its answer: what it said is here, or never comes.
+            _ = connection => answer.await,
         }
     };
     timeout(PATIENCE, asked).await.context("no answer")?

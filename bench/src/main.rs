@@ -4,6 +4,7 @@
 //! is started by `serve/`, loaded by `load.rs`, and never listens anywhere but on 127.0.0.1. Everything has a deadline;
 //! processes, folders and databases end with the value that holds them, also after Ctrl-C.
 
+mod control;
 mod cpu;
 mod http1;
 mod load;
@@ -38,9 +39,9 @@ struct Cli {
     /// How many rounds; the tables have their medians
     #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=50))]
     rounds: u64,
-    /// How many jobs
-    #[arg(long, global = true, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    jobs: u64,
+    /// How many jobs; 5000 when missing, 10000 for `distributed`
+    #[arg(long, global = true, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    jobs: Option<u64>,
 }
 
 #[derive(PartialEq, Eq, Subcommand)]
@@ -49,6 +50,8 @@ enum What {
     Chat,
     /// Durable jobs on each database
     Jobs,
+    /// Jobs and webhooks on PostgreSQL, RabbitMQ and Redis, a process for each role, beside RabbitMQ, PostgreSQL and Celery
+    Distributed,
     /// The upstream of the chat calls, for this program itself
     #[command(hide = true)]
     Upstream {
@@ -66,6 +69,8 @@ struct Settings {
     seconds: Duration,
     rounds: u64,
     jobs: u64,
+    /// The jobs of the distributed composition.
+    distributed: u64,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -84,7 +89,13 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         return replay::run(words, stream).await;
     }
     let seconds = Duration::from_secs(cli.seconds);
-    let settings = Settings { cores: Cores::find(), seconds, rounds: cli.rounds, jobs: cli.jobs };
+    let settings = Settings {
+        cores: Cores::find(),
+        seconds,
+        rounds: cli.rounds,
+        jobs: cli.jobs.unwrap_or(5000),
+        distributed: cli.jobs.unwrap_or(10_000),
+    };
     let machine = Machine::find()?;
     say(&machine);
     let wanted = |what| cli.what.as_ref().is_none_or(|only| *only == what);
@@ -94,6 +105,9 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     }
     if wanted(What::Jobs) {
         say(&measure::jobs::run(&settings).await?);
+    }
+    if wanted(What::Distributed) {
+        say(&measure::distributed::run(&settings).await?);
     }
     say(&machine.stolen()?);
     Ok(())

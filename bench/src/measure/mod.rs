@@ -1,6 +1,7 @@
 //! One measurement, one file, one function `run` that gives back a table.
 
 pub mod chat;
+pub mod distributed;
 pub mod jobs;
 mod proxies;
 pub mod stream;

@@ -4,6 +4,8 @@ pub mod gateway;
 pub mod nginx;
 pub mod postgres;
 mod process;
+pub mod receiver;
+pub mod split;
 pub mod upstream;
 
 use std::path::PathBuf;

@@ -32,6 +32,17 @@ impl Database {
     pub fn url(&self) -> anyhow::Result<String> {
         with_name(&self.server, &self.name).context("AIG_TEST_POSTGRES_URL is not postgres://host/database")
     }
+
+    /// Runs a statement in it.
+    pub fn run(&self, sql: &str) -> anyhow::Result<String> {
+        psql(&self.url()?, sql)
+    }
+
+    /// The server's processes that serve its connections now.
+    pub fn processes(&self) -> anyhow::Result<Vec<u32>> {
+        let sql = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        Ok(psql(&self.server, &sql)?.lines().filter_map(|line| line.parse().ok()).collect())
+    }
 }
 
 impl Drop for Database {

@@ -37,6 +37,24 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends it a signal, such as `-STOP`.
+    pub fn signal(&self, name: &str) {
+        signal(name, &[self.id()]);
+    }
+
+    /// Waits until it has ended by itself; anything but success is an error.
+    pub async fn ended(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::ensure!(status.success(), "{status}: {}", self.said());
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::bail!("it does not end; it said: {}", self.said())
+    }
+
     /// Its folder, which stays as long as somebody holds it.
     pub fn folder(&self) -> Arc<TempDir> {
         Arc::clone(&self.folder)
