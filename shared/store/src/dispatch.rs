@@ -8,8 +8,9 @@ use crate::{Store, StoreError};
 /// How many tasks one tick makes ready, and up to which number it counts.
 const AT_ONCE: i64 = 1024;
 
-const PROMOTE: &str = "UPDATE tasks SET state = 'ready' WHERE id IN \
-    (SELECT id FROM tasks WHERE state = 'waiting' AND run_at <= $1 ORDER BY run_at LIMIT $2) AND state = 'waiting'";
+const PROMOTE: &str = "WITH due (task_id) AS MATERIALIZED \
+    (SELECT id FROM tasks WHERE state = 'waiting' AND run_at <= $1 ORDER BY run_at LIMIT $2) \
+    UPDATE tasks SET state = 'ready' FROM due WHERE id = task_id AND COALESCE(state, '') = 'waiting'";
 const COUNT: &str =
     "SELECT COUNT(*) FROM (SELECT 1 AS hit FROM tasks WHERE queue = $1 AND state = 'ready' LIMIT $2) AS ready";
 

@@ -181,10 +181,15 @@ macro_rules! task_columns {
     };
 }
 
-const CLAIM_HEAD: &str = "UPDATE tasks SET state = 'running', worker = $1, claim_id = $2, lease_epoch = lease_epoch + 1 \
-     WHERE id IN (SELECT id FROM tasks WHERE queue = $3 AND state = 'ready' \
-     ORDER BY priority, fair_seq, run_at LIMIT $4";
-const CLAIM_TAIL: &str = concat!(") RETURNING ", task_columns!());
+// What is picked is picked once, before anything is changed: as a subquery it might be run again for each row that it is
+// compared with.
+const CLAIM_HEAD: &str = "WITH picked (task_id) AS MATERIALIZED (SELECT id FROM tasks \
+     WHERE queue = $3 AND state = 'ready' ORDER BY priority, fair_seq, run_at LIMIT $4";
+const CLAIM_TAIL: &str = concat!(
+    ") UPDATE tasks SET state = 'running', worker = $1, claim_id = $2, lease_epoch = lease_epoch + 1 \
+     FROM picked WHERE id = task_id RETURNING ",
+    task_columns!()
+);
 const CLAIMED_BY: &str =
     concat!("SELECT ", task_columns!(), " FROM tasks WHERE worker = $1 AND state = 'running' AND claim_id = $2");
 
@@ -206,9 +211,9 @@ async fn claim(tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<Claimed>, Stor
 }
 
 const BURY: &str = "UPDATE tasks SET state = 'buried', last_error = $2 WHERE id = $1";
-static JOBS: Rows = Rows::new(concat!("SELECT ", job_columns!(), " FROM jobs WHERE id IN (VALUES "), &["TEXT"], ")");
+static JOBS: Rows = Rows::new(concat!("SELECT ", job_columns!(), " FROM jobs WHERE id IN ("), &["TEXT"], ")");
 static EVENTS: Rows =
-    Rows::new("SELECT id, account_id, job_id, url, body FROM webhook_events WHERE id IN (VALUES ", &["TEXT"], ")");
+    Rows::new("SELECT id, account_id, job_id, url, body FROM webhook_events WHERE id IN (", &["TEXT"], ")");
 
 /// Joins tasks with what they are about.
 async fn with_work(tx: &mut Tx, queue: &str, mut rows: Vec<TaskRow>) -> Result<Vec<Claimed>, StoreError> {

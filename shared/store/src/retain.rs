@@ -33,9 +33,9 @@ const OLD_ATTEMPTS: &str = "DELETE FROM webhook_attempts WHERE event_id IN \
     (SELECT id FROM webhook_events WHERE ended_at IS NOT NULL AND ended_at <= $1 LIMIT $2)";
 const OLD_EVENTS: &str = "DELETE FROM webhook_events WHERE id IN \
     (SELECT id FROM webhook_events WHERE ended_at IS NOT NULL AND ended_at <= $1 LIMIT $2) \
-    AND id NOT IN (SELECT event_id FROM webhook_attempts)";
+    AND NOT EXISTS (SELECT 1 FROM webhook_attempts WHERE webhook_attempts.event_id = webhook_events.id)";
 const OLD_WORKERS: &str = "DELETE FROM workers WHERE id IN (SELECT id FROM workers WHERE lease_until <= $1 LIMIT $2) \
-    AND id NOT IN (SELECT worker FROM tasks WHERE state = 'running' AND worker IS NOT NULL)";
+    AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.worker = workers.id AND tasks.state = 'running')";
 
 impl Store {
     /// Results whose time is over, oldest first.
