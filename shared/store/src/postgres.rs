@@ -300,12 +300,13 @@ impl Shared {
 /// The watchdog: tells a server that is away from one that is there, over a connection that serves nothing else.
 async fn watch(shared: Arc<Shared>) {
     let mut connection: Option<PgConnection> = None;
-    // Whether connections may have died since the server last answered.
-    let mut broken = false;
+    // Whether connections may have died since the server last answered, and whether it was heard to say no.
+    let (mut broken, mut refused) = (false, false);
     loop {
         let had_one = connection.is_some();
         match within(Instant::now() + PROBE, probe(&shared.options, &mut connection)).await {
             Ok(()) => {
+                refused = false;
                 if std::mem::take(&mut broken) {
                     shared.suspect(shared.current().number, "the server was away");
                 }
@@ -326,7 +327,7 @@ async fn watch(shared: Arc<Shared>) {
                         tracing::warn!(%error, "PostgreSQL does not answer; requests are refused until it does");
                         shared.down.send_replace(Some(Instant::now()));
                     }
-                } else {
+                } else if !std::mem::replace(&mut refused, true) {
                     tracing::warn!(%error, "PostgreSQL refused the watchdog");
                 }
             }
