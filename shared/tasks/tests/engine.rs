@@ -1,6 +1,6 @@
 //! The engine beside its statements: how often it rings, what becomes of lost claims, and leases of processes.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -85,7 +85,7 @@ impl Line {
             let (now, silenced) = *mode.borrow_and_update();
             if now == Mode::Silent || silenced != born {
                 // The sockets stay open, and nothing moves any more.
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             if now == Mode::Closed {
                 return;
@@ -101,7 +101,7 @@ impl Line {
                         self.held.subscribe().wait_for(|(_, go)| *go).await.unwrap();
                         server.write_all(&up[..count]).await.unwrap();
                         // Until the server has answered: a connection that is gone could stop it.
-                        server.read(&mut down).await.unwrap();
+                        server.readable().await.unwrap();
                         return;
                     }
                     if server.write_all(&up[..count]).await.is_err() {
