@@ -1,46 +1,35 @@
 //! `aigateway` or `aigateway all`: everything in one process, with nothing installed and nothing configured.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use aig_domain::Clock;
-use aig_domain::clock::SystemClock;
-use aig_platform::datadir::DataDir;
-use aig_platform::lifecycle::{Role, run_roles};
-use aig_platform::{App, Config, Shutdown, first_account};
-use anyhow::Context as _;
-use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
+use aig_platform::datadir::{DataDir, DatabaseLock};
+use aig_platform::lifecycle::Role;
+use aig_platform::{Config, first_account};
 
-use crate::signals;
+use crate::process::{Process, listen};
 
 /// Runs until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let folder = DataDir::open(&config.data_dir)?;
-    let _lock = config.is_embedded().then(|| folder.lock()).transpose()?;
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let _lock = config.embedded_database().map(|database| DatabaseLock::take(&database)).transpose()?;
+    let listener = listen(config.listen).await?;
     let address = listener.local_addr()?.to_string();
-    let (shutdown, tracker) = (Shutdown::new(), TaskTracker::new());
-    signals::watch(shutdown.clone(), &TaskTracker::new())?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     if config.private_targets.is_none() && config.listen.ip().is_loopback() {
         tracing::info!("webhooks may go to this machine, since only this machine is served (AIG_PRIVATE_TARGETS)");
     }
-    let app = App::build(config, &folder, &address, Arc::clone(&clock), tracker.clone()).await?;
+    let process = Process::build(config, &folder, &address).await?;
+    let (app, shutdown) = (process.app.clone(), process.shutdown.clone());
     app.prepare().await?;
-    first_account::ensure(&app.store, &folder, &app.ring, &*clock).await?;
+    first_account::ensure(&app.store, &folder, &app.ring, &*app.clock).await?;
     folder.write("url", &format!("http://{address}\n"))?;
     greet(&app.public_url, &folder.join("first-key"));
     let roles: Vec<Role> = vec![
         ("api", Box::pin(aig_api::run(app.clone(), listener, shutdown.clone()))),
         ("worker", Box::pin(aig_worker::run(app.clone(), shutdown.clone()))),
-        ("scheduler", Box::pin(aig_scheduler::run(app.clone(), shutdown.clone()))),
+        ("scheduler", Box::pin(aig_scheduler::run(app, shutdown))),
     ];
-    let ended = run_roles(roles, &shutdown, &tracker).await;
-    app.close().await;
+    let ended = process.run(roles).await;
     folder.remove("url");
-    tracing::info!("stopped");
     ended
 }
 

@@ -1,8 +1,12 @@
 //! The binary `aigateway`: one subcommand per file.
 
 mod all;
+mod api;
 mod migrate;
+mod process;
+mod scheduler;
 mod signals;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -23,32 +27,32 @@ struct Cli {
 enum Command {
     /// Run everything in one process (the default)
     All,
+    /// Answer HTTP, beside workers and schedulers in processes of their own
+    Api,
+    /// Work on jobs and webhooks
+    Worker(worker::Flags),
+    /// Watch the clock; several may run, one leads
+    Scheduler,
     /// Bring the database's schema up to date, and make the first account if there is none
     Migrate,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli).await {
+    match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say_error(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => process::say_error(&error),
     }
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = load(&cli.flags, &|name| std::env::var(name).ok())?;
-    aig_platform::telemetry::init_logs(&config)?;
+    let _logs = aig_platform::telemetry::init_logs(&config)?;
     match cli.command.unwrap_or(Command::All) {
         Command::All => all::run(config).await,
+        Command::Api => api::run(config).await,
+        Command::Worker(flags) => worker::run(config, flags).await,
+        Command::Scheduler => scheduler::run(config).await,
         Command::Migrate => migrate::run(config).await,
     }
-}
-
-#[expect(clippy::print_stderr, reason = "what went wrong at start is said to whoever started it")]
-fn say_error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
 }

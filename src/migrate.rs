@@ -1,22 +1,21 @@
 //! `aigateway migrate`: the schema, and the first account.
 
-use std::sync::Arc;
+use aig_platform::config::{BrokerUrl, CacheUrl};
+use aig_platform::datadir::{DataDir, DatabaseLock};
+use aig_platform::{Config, first_account};
 
-use aig_domain::Clock;
-use aig_domain::clock::SystemClock;
-use aig_platform::datadir::DataDir;
-use aig_platform::{App, Config, first_account};
-use tokio_util::task::TaskTracker;
+use crate::process::Process;
 
 /// Brings the database up to date and ends.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(mut config: Config) -> anyhow::Result<()> {
+    // Neither is needed for this, and either may be down.
+    (config.broker, config.cache) = (BrokerUrl::Memory, CacheUrl::Memory);
     let folder = DataDir::open(&config.data_dir)?;
-    let _lock = config.is_embedded().then(|| folder.lock()).transpose()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let _lock = config.embedded_database().map(|database| DatabaseLock::take(&database)).transpose()?;
     let address = config.listen.to_string();
-    let app = App::build(config, &folder, &address, Arc::clone(&clock), TaskTracker::new()).await?;
+    let Process { app, .. } = Process::build(config, &folder, &address).await?;
     app.prepare().await?;
-    first_account::ensure(&app.store, &folder, &app.ring, &*clock).await?;
+    first_account::ensure(&app.store, &folder, &app.ring, &*app.clock).await?;
     app.close().await;
     tracing::info!("the database is up to date");
     Ok(())

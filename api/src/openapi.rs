@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 
 use aig_domain::job_request::JobRecord;
+use aig_platform::readiness::Readiness;
 use bytes::Bytes;
 use http::Method;
 use utoipa::openapi::path::Operation;
@@ -16,7 +17,7 @@ use crate::router::{Access, ENDPOINTS, Endpoint};
 use crate::routes::jobs::create::{MusicRequest, ThreeDRequest, VideoRequest};
 use crate::routes::jobs::list::JobList;
 use crate::routes::models::list::ModelList;
-use crate::routes::{chat, files, ops, webhook_secret};
+use crate::routes::{chat, files, webhook_secret};
 
 const SECURITY: &str = "bearerAuth";
 
@@ -39,7 +40,7 @@ const SECURITY: &str = "bearerAuth";
         ThreeDRequest,
         chat::create::ChatBody,
         files::signed::SignedUrl,
-        ops::readyz::Readiness,
+        Readiness,
         webhook_secret::get::WebhookSecret,
     ))
 )]

@@ -77,7 +77,7 @@ macro_rules! endpoint {
 
 /// Every route. Columns: method and path, access, costs money, ids, module of the handler.
 #[rustfmt::skip]
-pub static ENDPOINTS: [Endpoint; 19] = [
+pub static ENDPOINTS: [Endpoint; 20] = [
     endpoint!(POST "/v1/chat/completions", Key, true, [], chat::create),
     endpoint!(GET "/v1/models", Key, false, [], models::list),
     endpoint!(GET "/v1/models/{*id}" as "/v1/models/{id}", Key, false, [Model], models::get),
@@ -88,6 +88,7 @@ pub static ENDPOINTS: [Endpoint; 19] = [
     endpoint!(GET "/v1/jobs/{id}", Key, false, [Job], jobs::get),
     endpoint!(DELETE "/v1/jobs/{id}", Key, false, [Job], jobs::delete),
     endpoint!(POST "/v1/jobs/{id}/cancel", Key, false, [Job], jobs::cancel),
+    endpoint!(GET "/v1/jobs/{id}/events", Key, false, [Job], jobs::events),
     endpoint!(GET "/v1/files/jobs/{job_id}/{filename}", Key, false, [Job, File], files::get),
     endpoint!(GET "/v1/files/jobs/{job_id}/{filename}/signed", Key, false, [Job, File], files::signed),
     endpoint!(GET "/v1/files/jobs/{job_id}/{filename}/public", Open, false, [Job, File], files::public),

@@ -45,6 +45,8 @@ pub struct ConnectionLimits {
     pub max_per_address: Option<u32>,
     /// How long a request's header block may take, and how long a connection may idle between two requests.
     pub header_timeout: Duration,
+    /// How long a client may read nothing of its answer.
+    pub write_timeout: Duration,
 }
 
 /// Who is at the other end of the connection; an extension of every request.
@@ -80,7 +82,7 @@ pub async fn serve<S>(
         let (service, closing) = (service.clone(), closing.clone());
         tracker.spawn(async move {
             metrics::gauge!("aig_http_connections").increment(1.0);
-            connection(stream, Peer(peer), service, limits.header_timeout, closing).await;
+            connection(stream, Peer(peer), service, limits, closing).await;
             metrics::gauge!("aig_http_connections").decrement(1.0);
             drop((slot, place));
         });
@@ -119,7 +121,7 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
 }
 
 /// Serves one connection to its end.
-async fn connection<S>(stream: TcpStream, peer: Peer, service: S, header_timeout: Duration, closing: CancellationToken)
+async fn connection<S>(stream: TcpStream, peer: Peer, service: S, limits: ConnectionLimits, closing: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Send,
     S::Future: Send,
@@ -132,11 +134,11 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(limits.header_timeout)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEADER_BYTES)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(Linger::new(stream)), service);
+        .serve_connection(TokioIo::new(Linger::new(stream, limits.write_timeout)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

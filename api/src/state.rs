@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aig_platform::{App, Shutdown};
 use aig_store::ApiKey;
 
+use crate::job_watch::JobWatch;
 use crate::middleware::body::BodyLimits;
 use crate::middleware::key_cache::KeyCache;
 
@@ -14,6 +15,8 @@ pub struct ApiState {
     pub app: App,
     /// Says when the process stops.
     pub shutdown: Shutdown,
+    /// Who waits for which job.
+    pub jobs: JobWatch,
     /// Keys seen lately.
     pub keys: KeyCache<ApiKey>,
     /// What clients set as their base URL: the public URL and `/v1`.

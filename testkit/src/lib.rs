@@ -1,5 +1,5 @@
 //! Fakes of what costs money or belongs to somebody else: providers that misbehave on command and count what they billed,
-//! and a receiver of webhooks that remembers everything.
+//! a receiver of webhooks that remembers everything, and a TCP proxy that takes any server away, freezes it or slows it down.
 //!
 //! They are independent of the code under test: no crate of the gateway is used here. What a request should suffer is said in
 //! its prompt (`[fake …]`), so that the gateway in between needs no knowledge of it, or set on the fake for all requests.
@@ -7,6 +7,7 @@
 pub mod directives;
 pub mod jobs;
 pub mod openai;
+pub mod proxy;
 pub mod server;
 pub mod webhooks;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use jobs::{JobsFake, JobsFaults, JobsStats};
 pub use openai::{OpenaiFake, OpenaiStats};
+pub use proxy::{FaultProxy, Mode, ProxyStats};
 pub use webhooks::{Delivery, Reply, WebhookReceiver};
 
 /// Asks `found` again and again until it gives something.

@@ -82,6 +82,13 @@ impl OpenaiFake {
     }
 }
 
+/// Sleeps, if there is anything to sleep: even a sleep of nothing waits for the timer's next tick.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
 async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/chat/completions") => chat(state, request).await,
@@ -100,7 +107,7 @@ async fn chat(state: Arc<State>, request: Request<Bytes>) -> Answer {
     let seen = (request.headers().clone(), body.clone());
     *state.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     let directives = Directives::parse(&body["messages"].to_string());
-    tokio::time::sleep(directives.millis("head_delay")).await;
+    pause(directives.millis("head_delay")).await;
     if directives.has("cut_head") {
         state.billed.fetch_add(1, Ordering::SeqCst);
         return Err(Cut);
@@ -188,9 +195,11 @@ fn events(
                     return None;
                 }
                 Some(Act::Send(bytes)) => return Some((Ok(bytes), (acts, guard))),
-                Some(Act::Sleep(time)) => tokio::time::sleep(time).await,
+                Some(Act::Sleep(time)) => pause(time).await,
                 Some(Act::Stall) => std::future::pending().await,
                 Some(Act::Cut) => {
+                    // What was sent before has to leave first: a cut takes with it what still lies in the buffer.
+                    pause(Duration::from_millis(20)).await;
                     guard.ended();
                     return Some((Err(Cut), (Vec::new().into_iter(), guard)));
                 }

@@ -117,6 +117,36 @@ fn every_crate_keeps_the_lints_of_the_house() {
     assert!(std::fs::read_to_string(root().join("Cargo.toml")).unwrap().contains("unsafe_code = \"forbid\""));
 }
 
+/// Whether one of the licences that `expression` offers is among the `allowed`.
+fn is_allowed(expression: &str, allowed: &[String]) -> bool {
+    let plain = expression.replace(['(', ')'], "").replace('/', " OR ");
+    let all_of = |offer: &str| offer.split(" AND ").all(|one| allowed.iter().any(|known| known == one.trim()));
+    plain.split(" OR ").any(all_of)
+}
+
+#[test]
+fn dependencies_are_what_deny_toml_allows() {
+    let rules: toml::Table = std::fs::read_to_string(root().join("deny.toml")).unwrap().parse().unwrap();
+    let text = |value: &toml::Value| value.as_str().unwrap().to_owned();
+    let allowed: Vec<String> = rules["licenses"]["allow"].as_array().unwrap().iter().map(text).collect();
+    assert!(is_allowed("MIT OR GPL-3.0", &allowed) && is_allowed("(MIT OR Apache-2.0) AND ISC", &allowed));
+    assert!(!is_allowed("GPL-3.0", &allowed) && !is_allowed("MIT AND GPL-3.0", &allowed));
+    let banned: Vec<String> = rules["bans"]["deny"].as_array().unwrap().iter().map(|ban| text(&ban["crate"])).collect();
+    assert!(banned.len() >= 3);
+
+    let args = ["metadata", "--offline", "--locked", "--format-version", "1"];
+    let metadata = Command::new(env!("CARGO")).args(args).current_dir(root()).output().unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        assert!(!banned.iter().any(|other| other == name), "{name} is banned by deny.toml");
+        let license = package["license"].as_str().unwrap_or("none");
+        assert!(is_allowed(license, &allowed), "{name} has the licence {license}, which deny.toml does not allow");
+    }
+    assert!(packages.len() > 100, "{}", packages.len());
+}
+
 /// Lines that speak of places outside the project.
 fn outside(text: &str) -> Vec<String> {
     let places = [

@@ -137,6 +137,21 @@ async fn a_client_that_leaves_takes_the_upstream_with_it() {
 }
 
 #[tokio::test]
+async fn a_plain_call_that_is_left_is_aborted_upstream() {
+    let (fake, gateway) = setup("").await;
+    let request = gateway.request(Method::POST, "/v1/chat/completions").json(&body("[fake head_delay=60000]", false));
+    let call = request.timeout(Duration::from_millis(300)).send();
+    assert!(call.await.unwrap_err().is_timeout());
+    eventually("the call is given up", SOON, || async {
+        let metrics = gateway.metrics().await;
+        metrics.contains("aig_provider_calls_total{kind=\"chat\",billing=\"maybe_billed\"} 1").then_some(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(fake.stats().requests, 1);
+}
+
+#[tokio::test]
 async fn silence_is_filled_with_comments() {
     let (_fake, gateway) = setup("[chat]\nkeep_alive_seconds = 0.2\nhead_seconds = 0.1\n").await;
     let answer = gateway.post("/v1/chat/completions", &body("[fake head_delay=900 words=1]", true)).await;

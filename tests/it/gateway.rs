@@ -1,14 +1,23 @@
-//! The gateway as its users have it: a process with a data folder, and an HTTP client beside it.
+//! The gateway as its users have it, and an HTTP client beside it: one process with a data folder, or, with
+//! `AIG_TEST_COMPOSITION=distributed`, a process for each role on PostgreSQL, RabbitMQ, Redis and S3.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
+use aig_domain::clock::SystemClock;
+use aig_domain::crypto::KeyRing;
+use aig_domain::signing::new_webhook_secret;
+use aig_domain::{Clock as _, Secret, id, keys};
+use aig_store::{NewAccount, NewApiKey, Scope, Store, StoreConfig};
 use aig_testkit::eventually;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+use crate::servers::{Place, TestDatabase, free_port, is_distributed};
 
 /// How long anything here may take before a test fails.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -16,75 +25,67 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// Ticks that are quick enough for tests.
 const QUICK: &str = "[tasks]\ndispatch_interval_ms = 50\nrescue_interval_ms = 200\nretain_interval_ms = 200\nsubmit_attempts = 3\nlease_ms = 3000\n";
 
-/// A gateway process with its data folder; killed when dropped.
+/// One process.
+struct Process {
+    /// The subcommand.
+    role: &'static str,
+    /// Where it answers `/readyz` and `/metrics`.
+    url: String,
+    child: Option<Child>,
+}
+
+/// A gateway with its data folder; killed when dropped.
 pub struct Gateway {
     pub folder: TempDir,
     pub url: String,
     pub key: String,
-    child: Option<Child>,
+    processes: Vec<Process>,
     vars: Vec<(String, String)>,
-    database: Option<TestDatabase>,
     client: reqwest::Client,
-}
-
-/// A PostgreSQL database of its own, dropped with the test.
-struct TestDatabase {
-    server: String,
-    name: String,
-}
-
-impl Drop for TestDatabase {
-    fn drop(&mut self) {
-        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // Best effort: a database that stays behind is seen by nobody.
-        let _ = psql(&self.server, &sql);
-    }
-}
-
-fn psql(server: &str, sql: &str) -> std::io::Result<bool> {
-    let run = Command::new("psql")
-        .args(["-q", "-d", server, "-c", sql])
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .status()?;
-    Ok(run.success())
-}
-
-/// A fresh database on the PostgreSQL that tests may use; `None`, said visibly, when there is none.
-fn test_database() -> Option<TestDatabase> {
-    let server =
-        std::env::var("AIG_TEST_POSTGRES_URL").unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".into());
-    let unique = tempfile::Builder::new().prefix("x").rand_bytes(12).tempfile_in(std::env::temp_dir()).unwrap();
-    let name = format!("aig_it_{}", unique.path().file_name().unwrap().to_string_lossy().to_lowercase());
-    if psql(&server, &format!("CREATE DATABASE {name}")).unwrap_or(false) {
-        return Some(TestDatabase { server, name });
-    }
-    assert!(std::env::var("AIG_TEST_REFUSE_SKIP").is_err(), "no PostgreSQL at {server}");
-    std::io::stderr().write_all(b"SKIPPED: no PostgreSQL; run deploy/services up\n").unwrap();
-    None
+    database: Option<TestDatabase>,
+    _place: Option<Place>,
 }
 
 impl Gateway {
-    /// Starts a gateway with this `aigateway.toml` on the embedded database.
+    /// Starts a gateway with this `aigateway.toml` on the composition under test.
     pub async fn start(toml: &str) -> Self {
         Self::start_with(toml, &[]).await
     }
 
     /// The same with environment variables.
     pub async fn start_with(toml: &str, vars: &[(&str, &str)]) -> Self {
-        Self::launch(toml, vars, None).await
+        if is_distributed() {
+            Self::start_distributed(toml, vars, &["api", "worker", "scheduler"]).await
+        } else {
+            Self::launch(toml, vars, None, None, &["all"]).await
+        }
     }
 
-    /// The same on PostgreSQL; `None` when there is none.
+    /// One process on PostgreSQL; `None` when there is none.
     pub async fn start_on_postgres(toml: &str) -> Option<Self> {
-        let database = test_database()?;
-        let mut url: reqwest::Url = database.server.parse().unwrap();
-        url.set_path(&database.name);
-        Some(Self::launch(toml, &[("AIG_DATABASE_URL", url.as_str())], Some(database)).await)
+        let database = TestDatabase::create()?;
+        Some(Self::launch(toml, &[("AIG_DATABASE_URL", &database.url())], Some(database), None, &["all"]).await)
+    }
+
+    /// These roles, each in a process of its own, on the real servers.
+    pub async fn start_distributed(toml: &str, vars: &[(&str, &str)], roles: &[&'static str]) -> Self {
+        let database = TestDatabase::create().unwrap_or_else(|| panic!("the distributed composition needs PostgreSQL"));
+        let place = Place::new();
+        let mut all = place.vars();
+        all.push(("AIG_DATABASE_URL".into(), database.url()));
+        all.extend(vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let all: Vec<(&str, &str)> = all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Self::launch(toml, &all, Some(database), Some(place), roles).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test is a client like any other")]
-    async fn launch(toml: &str, vars: &[(&str, &str)], database: Option<TestDatabase>) -> Self {
+    async fn launch(
+        toml: &str,
+        vars: &[(&str, &str)],
+        database: Option<TestDatabase>,
+        place: Option<Place>,
+        roles: &[&'static str],
+    ) -> Self {
         // An error means that another test was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -92,65 +93,155 @@ impl Gateway {
         std::fs::write(folder.path().join("aigateway.toml"), toml).unwrap();
         let vars = vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap();
-        let mut gateway = Self { folder, url: String::new(), key: String::new(), child: None, vars, database, client };
+        let processes = roles
+            .iter()
+            .map(|role| Process { role, url: format!("http://127.0.0.1:{}", free_port()), child: None })
+            .collect();
+        let mut gateway =
+            Self { folder, url: String::new(), key: String::new(), processes, vars, client, database, _place: place };
+        if gateway.is_split() {
+            let migrated = gateway.command("migrate").output().unwrap();
+            assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        }
         gateway.spawn().await;
         gateway
     }
 
-    pub fn command(&self) -> Command {
+    /// Whether each role has a process of its own.
+    pub fn is_split(&self) -> bool {
+        self.processes.iter().any(|process| process.role != "all")
+    }
+
+    /// A subcommand on the gateway's data.
+    pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aigateway"));
-        command.arg("--data-dir").arg(self.folder.path()).args(["--listen", "127.0.0.1:0"]);
+        command.arg(subcommand).arg("--data-dir").arg(self.folder.path());
         // A folder without an aigateway.toml of its own, so that the one in the data folder is found.
         command.current_dir(self.folder.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("AIG_LOG", "debug,hyper=info,sqlx=info").env("AIG_LOG_FORMAT", "json");
+        command.env("AIG_LOG", "debug,hyper=info,sqlx=info,lapin=info,reqwest=info").env("AIG_LOG_FORMAT", "json");
+        command.env("AIG_LISTEN", "127.0.0.1:0");
+        if self.is_split() {
+            command.env("AIG_PUBLIC_URL", self.processes.iter().find(|it| it.role == "api").map_or("", |it| &it.url));
+        }
         command.envs(self.vars.iter().map(|(name, value)| (name, value)));
         command
     }
 
-    /// Starts the process again on the same data.
+    /// Starts every process that does not run, on the same data, and waits until each is ready.
     pub async fn spawn(&mut self) {
-        let url_file = self.folder.path().join("url");
-        // A process that was killed left its own behind.
-        let _ = std::fs::remove_file(&url_file);
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let child = self.command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        self.child = Some(child);
-        let url = eventually("the gateway listens", SOON, || async { std::fs::read_to_string(&url_file).ok() }).await;
-        url.unwrap_or_else(|error| panic!("{error}\n{}", self.log())).trim().clone_into(&mut self.url);
+        for index in 0..self.processes.len() {
+            if self.processes[index].child.is_none() {
+                self.spawn_one(index);
+            }
+        }
+        for index in 0..self.processes.len() {
+            self.ready(index).await;
+        }
+        self.url.clone_from(&self.processes[0].url);
         self.key = std::fs::read_to_string(self.folder.path().join("first-key")).unwrap();
+    }
+
+    fn spawn_one(&mut self, index: usize) {
+        let Process { role, url, .. } = &self.processes[index];
+        let address = url.trim_start_matches("http://");
+        let mut command = self.command(role);
+        match *role {
+            "all" | "api" => command.env("AIG_LISTEN", address),
+            _ => command.env("AIG_HEALTH_LISTEN", address),
+        };
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        self.processes[index].child = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    async fn ready(&mut self, index: usize) {
+        let (log, client) = (self.log_path(), self.client.clone());
+        let Process { role, url, child } = &mut self.processes[index];
+        let readyz = format!("{url}/readyz");
+        let ready = eventually("the process is ready", SOON, || {
+            let ended = child.as_mut().unwrap().try_wait().unwrap();
+            let asked = client.get(&readyz).send();
+            async move {
+                if let Some(status) = ended {
+                    return Some(Err(format!("it ended with {status}")));
+                }
+                asked.await.is_ok_and(|answer| answer.status() == 200).then_some(Ok(()))
+            }
+        });
+        if let Err(error) = ready.await.map_err(|error| error.to_string()).and_then(|ready| ready) {
+            panic!("{role}: {error}\n{}", std::fs::read_to_string(log).unwrap_or_default());
+        }
     }
 
     fn log_path(&self) -> PathBuf {
         self.folder.path().join("test.log")
     }
 
-    /// Everything that the process wrote so far.
+    /// Everything that the processes wrote so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// SIGKILL.
+    /// SIGKILL to every process.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
+        self.kill_role("");
+    }
+
+    /// SIGKILL to the processes of `role`; an empty one means all.
+    pub fn kill_role(&mut self, role: &str) {
+        for process in self.processes.iter_mut().filter(|it| role.is_empty() || it.role == role) {
+            if let Some(mut child) = process.child.take() {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
         }
     }
 
-    /// SIGTERM; the process goes on until [`Gateway::ended`].
-    pub fn terminate(&self) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    /// Sends `signal`, such as `TERM`, to the processes of `role`; an empty one means all.
+    pub fn signal(&self, role: &str, signal: &str) {
+        for process in self.processes.iter().filter(|it| role.is_empty() || it.role == role) {
+            if let Some(child) = &process.child {
+                let pid = child.id().to_string();
+                assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+            }
+        }
     }
 
-    /// Waits for the end of the process.
+    /// SIGTERM to every process; they go on until [`Gateway::ended`].
+    pub fn terminate(&self) {
+        self.signal("", "TERM");
+    }
+
+    /// Waits for the end of every process; gives the first status that is no success, if there is one.
     pub async fn ended(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let status = eventually("the process ends", SOON, || {
+        let mut worst: Option<ExitStatus> = None;
+        for process in &mut self.processes {
+            let Some(mut child) = process.child.take() else { continue };
+            let status = eventually("the process ends", SOON, || {
+                let status = child.try_wait().unwrap();
+                async move { status }
+            });
+            let status = status.await.unwrap();
+            worst = worst.filter(|known| !known.success()).or(Some(status));
+        }
+        worst.unwrap()
+    }
+
+    /// The processes of `role`, for [`Gateway::restart`].
+    pub fn processes_of(&self, role: &str) -> Vec<usize> {
+        (0..self.processes.len()).filter(|index| self.processes[*index].role == role).collect()
+    }
+
+    /// Ends one process with SIGTERM and starts it again once it is gone.
+    pub async fn restart(&mut self, index: usize) {
+        let mut child = self.processes[index].child.take().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let ended = eventually("the process ends", SOON, || {
             let status = child.try_wait().unwrap();
             async move { status }
         });
-        status.await.unwrap()
+        assert!(ended.await.unwrap().success());
+        self.spawn_one(index);
+        self.ready(index).await;
     }
 
     pub fn file(&self, name: &str) -> String {
@@ -159,6 +250,73 @@ impl Gateway {
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The metrics of every process.
+    pub async fn metrics(&self) -> String {
+        let mut all = String::new();
+        for process in &self.processes {
+            let answer = self.client.get(format!("{}/metrics", process.url)).send().await.unwrap();
+            all.push_str(&answer.text().await.unwrap());
+        }
+        all
+    }
+
+    /// How much memory the first process of `role` holds.
+    pub fn resident_bytes(&self, role: &str) -> u64 {
+        let process = self.processes.iter().find(|it| it.role == role).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.as_ref().unwrap().id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Where each process of `role` is reached.
+    pub fn urls(&self, role: &str) -> Vec<String> {
+        self.processes.iter().filter(|it| it.role == role).map(|it| it.url.clone()).collect()
+    }
+
+    /// An environment variable for the next [`Gateway::spawn`].
+    pub fn set_var(&mut self, name: &str, value: &str) {
+        self.vars.push((name.into(), value.into()));
+    }
+
+    /// The gateway's database, beside the running processes.
+    pub async fn store(&self) -> Store {
+        let url = match &self.database {
+            None => format!("sqlite:{}", self.folder.path().join("gateway.db").display()),
+            Some(database) => database.url(),
+        };
+        let config = StoreConfig { url: Secret::new(url), max_connections: 2 };
+        Store::connect(&config, Arc::new(SystemClock), &TaskTracker::new()).await.unwrap()
+    }
+
+    /// Its PostgreSQL database, if it has one.
+    pub fn database(&self) -> Option<&TestDatabase> {
+        self.database.as_ref()
+    }
+
+    /// Makes another account; gives its key.
+    pub async fn other_account(&self) -> String {
+        let ring = KeyRing::parse(self.file("secret-key").trim()).unwrap();
+        let key = keys::generate(&ring);
+        let id = id::new("acc_", SystemClock.now());
+        let account = NewAccount {
+            webhook_secret: ring.seal(&id, new_webhook_secret().expose()),
+            id,
+            name: "other".into(),
+            tier: "unlimited".into(),
+            keys: vec![NewApiKey {
+                id: id::new("key_", SystemClock.now()),
+                public_id: key.public_id,
+                hash: key.hash,
+                kid: key.kid,
+                scope: Scope::Standard,
+            }],
+        };
+        let store = self.store().await;
+        store.create_account(&account).await.unwrap();
+        store.close().await;
+        key.text.expose().to_owned()
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -202,10 +360,6 @@ impl Gateway {
             matches!(job["status"].as_str(), Some("completed" | "failed")).then_some(job)
         });
         ended.await.unwrap_or_else(|error| panic!("{error}: {id}\n{}", self.log()))
-    }
-
-    pub fn has_database(&self) -> bool {
-        self.database.is_some()
     }
 }
 

@@ -46,6 +46,43 @@ async fn every_answer_has_request_id() {
 }
 
 #[tokio::test]
+async fn tenant_sees_own() {
+    let gateway = Gateway::start("").await;
+    let (mine, theirs) = (gateway.video("x").await, gateway.other_account().await);
+    let done = gateway.wait(&mine).await;
+    let slow = gateway.video("[sandbox delay=60s]").await;
+    let document: Value = gateway.get("/openapi.json").await.body;
+    let mut tried = 0;
+    for (pattern, methods) in document["paths"].as_object().unwrap() {
+        if !pattern.contains("job") || !pattern.contains('{') || pattern.ends_with("/public") {
+            continue; // A public link carries its own right: `links_work_without_a_key_until_they_expire…`.
+        }
+        for method in methods.as_object().unwrap().keys() {
+            for id in [&mine, &slow, &"job_00000000000000000000000000".to_owned()] {
+                let path = pattern.replace("{job_id}", id).replace("{id}", id).replace("{filename}", "video.mp4");
+                let method: Method = method.to_uppercase().parse().unwrap();
+                let url = format!("{}{path}", gateway.url);
+                let request = gateway.anonymous(method.clone(), &url).bearer_auth(&theirs);
+                let answer = Answer::of(request.send().await.unwrap()).await;
+                assert_eq!(
+                    (answer.status, &answer.body["error"]["type"]),
+                    (404, &json!("not_found")),
+                    "{method} {path}"
+                );
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried >= 15, "{tried}");
+    let list = gateway.anonymous(Method::GET, &format!("{}/v1/jobs", gateway.url)).bearer_auth(&theirs);
+    assert_eq!(Answer::of(list.send().await.unwrap()).await.body["data"], json!([]));
+    let after = gateway.anonymous(Method::GET, &format!("{}/v1/jobs?after={mine}", gateway.url)).bearer_auth(&theirs);
+    assert_eq!(after.send().await.unwrap().status(), 400);
+    assert_eq!(gateway.job(&mine).await["result"]["sha256"], done["result"]["sha256"]);
+    assert_eq!(gateway.job(&slow).await["error_code"], json!(null), "nobody else cancelled it");
+}
+
+#[tokio::test]
 async fn keys_are_checked_before_anything_else() {
     let gateway = Gateway::start("").await;
     let url = format!("{}/v1/jobs", gateway.url);
@@ -126,9 +163,10 @@ async fn secrets_never_logged() {
 async fn operators_pages_answer() {
     let gateway = Gateway::start("").await;
     assert_eq!(gateway.get("/healthz").await.status, 200);
+    assert!(gateway.get("/metrics").await.text.contains("aig_build_info"));
     assert_eq!(gateway.get("/readyz").await.body["status"], "ready");
     gateway.wait(&gateway.video("x").await).await;
-    let metrics = gateway.get("/metrics").await.text;
+    let metrics = gateway.metrics().await;
     assert!(
         metrics.contains("aig_jobs_ended_total{modality=\"video\",status=\"completed\",error_code=\"none\"} 1"),
         "{metrics}"

@@ -4,10 +4,15 @@
 
 mod chaos;
 mod chat;
+mod events;
+mod faults;
 mod files;
 mod gateway;
 mod hygiene;
 mod jobs;
 mod lifecycle;
+mod limits;
+mod scale;
+mod servers;
 mod upstream;
 mod webhooks;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aig_testkit::{Reply, WebhookReceiver};
+use aig_testkit::{Reply, WebhookReceiver, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -89,6 +89,45 @@ async fn untrusted_urls_go_through_untrusted_fetcher() {
         assert_eq!((refused.status, &refused.body["error"]["param"]), (400, &json!("webhook_url")), "{url}");
     }
     assert!(receiver.deliveries().is_empty());
+}
+
+#[tokio::test]
+async fn untrusted_urls_go_through_untrusted_fetcher_when_they_are_used_too() {
+    let receiver = WebhookReceiver::start().await.unwrap();
+    receiver.script("/hook", [Reply::Status(500)]);
+    let mut gateway = Gateway::start("").await;
+    let id = video_to(&gateway, &receiver.url("/hook"), "x").await;
+    receiver.wait_for("/hook", 1, SOON).await.unwrap();
+    let store = gateway.store().await;
+    let statuses = async || store.webhook_history(&id).await.unwrap().map(|history| history.statuses);
+    eventually("the first attempt is on record", SOON, || async {
+        (statuses().await == Some(vec![Some(500)])).then_some(())
+    })
+    .await
+    .unwrap();
+    gateway.kill();
+    gateway.set_var("AIG_PRIVATE_TARGETS", "none");
+    gateway.spawn().await;
+    eventually("the second attempt is refused", SOON, || async {
+        (statuses().await == Some(vec![Some(500), None])).then_some(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(receiver.at("/hook").len(), 1, "what was open when the URL was stored is closed now");
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_up_or_dribbles_is_tried_again_or_believed() {
+    let (gateway, receiver) = (Gateway::start("").await, WebhookReceiver::start().await.unwrap());
+    receiver.script("/cut", [Reply::Cut]);
+    receiver.script("/later", [Reply::RetryAfter(8)]);
+    video_to(&gateway, &receiver.url("/cut"), "x").await;
+    video_to(&gateway, &receiver.url("/later"), "x").await;
+    let cut = receiver.wait_for("/cut", 2, SOON).await.unwrap();
+    assert_eq!(cut[0].header("webhook-id"), cut[1].header("webhook-id"));
+    let later = receiver.wait_for("/later", 2, SOON).await.unwrap();
+    let gap = later[1].at - later[0].at;
+    assert!((Duration::from_millis(7900)..Duration::from_secs(11)).contains(&gap), "its wish, within bounds: {gap:?}");
 }
 
 #[tokio::test]

@@ -16,7 +16,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 
 use crate::handlers::{generate, webhook};
-use crate::persist::until_stored;
 use crate::{Worker, handlers::Held};
 
 /// The most tasks of one claim, and the most messages taken at once.
@@ -67,6 +66,7 @@ async fn consume(worker: &Arc<Worker>, queue: &'static str, permits: &Arc<Semaph
         }
         let Some(claimed) = claim(worker, queue, turns.len(), bells).await else { continue };
         dry = claimed.len() < turns.len();
+        debug_assert!(claimed.len() <= turns.len(), "a claim keeps to its limit");
         for (task, permit) in claimed.into_iter().zip(turns) {
             start(worker, queue, permits, task, permit);
         }
@@ -142,19 +142,26 @@ fn start(
     let held = Held { worker: Arc::clone(worker), lease, attempt, crash_count };
     let permits = Arc::clone(permits);
     let task = async move {
-        let (worker, lease) = (Arc::clone(&held.worker), held.lease.clone());
-        let turn = worker.turns.with(permit, crash_count).await;
+        let on_panic = held.clone();
         let handler = async move {
             match work {
-                Work::Generate { job, claim } => generate::run(held, *job, claim, permits, turn).await,
-                Work::Webhook(event) => webhook::run(held, event, turn).await,
+                // A burial only writes; it needs no turn of its own.
+                Work::Generate { job, .. } if held.is_poison() => generate::bury(&held, &job).await,
+                Work::Webhook(event) if held.is_poison() => webhook::bury(&held, event).await,
+                Work::Generate { job, claim } => {
+                    let turn = held.worker.turns.with(permit, crash_count).await;
+                    generate::run(held, *job, claim, permits, turn).await;
+                }
+                Work::Webhook(event) => {
+                    let turn = held.worker.turns.with(permit, crash_count).await;
+                    webhook::run(held, event, turn).await;
+                }
             }
         };
         // A handler that panics has crashed: the task rests, and is buried when it does so again and again.
         if AssertUnwindSafe(handler).catch_unwind().await.is_err() {
             tracing::error!("a handler panicked");
-            let crashed = || async { Ok(worker.app.store.crashed(&lease, crash_count).await?) };
-            until_stored(&worker, "a crash", crashed).await;
+            on_panic.crash().await;
         }
     };
     worker.running.spawn(task.instrument(span));

@@ -16,7 +16,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aig_domain::task::{QUEUES, WEBHOOK_QUEUE};
+use aig_domain::task::WEBHOOK_QUEUE;
 use aig_platform::{App, Shutdown};
 use aig_tasks::{ProcessLease, Role};
 use anyhow::Context as _;
@@ -67,7 +67,7 @@ pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
         app,
     });
     let loops = TaskTracker::new();
-    for queue in QUEUES {
+    for queue in worker.app.config.worker.queues()? {
         let settings = &worker.app.config.worker;
         let permits = if queue == WEBHOOK_QUEUE { settings.webhook_concurrency } else { settings.concurrency };
         loops.spawn(consume::run(Arc::clone(&worker), queue, permits));

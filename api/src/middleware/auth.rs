@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use aig_domain::{Error, ErrorKind, keys};
-use aig_store::Scope;
+use aig_store::{ApiKey, Scope};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -16,6 +16,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::context::Context;
+use super::rate_limit;
 use crate::error::ApiError;
 use crate::router::{Access, Endpoint};
 use crate::state::{Api, ApiState};
@@ -55,19 +56,21 @@ pub async fn guard(
         Access::LocalOrAdmin => Some(Scope::Admin),
         Access::Key => Some(Scope::Standard),
     };
-    if let Some(needed) = needed {
-        let (caller, scope) = authenticate(&api, request.headers()).await?;
-        context.set_account(&caller.account_id);
-        if needed == Scope::Admin && scope != Scope::Admin {
-            let message = "This key may not do this; it takes the admin key. Nothing was done.";
-            return Err(Error::new(ErrorKind::ScopeExceeded, message).into());
-        }
-        request.extensions_mut().insert(caller);
+    let Some(needed) = needed else { return Ok(next.run(request).await) };
+    let key = authenticate(&api, request.headers()).await?;
+    context.set_account(&key.account_id);
+    if needed == Scope::Admin && key.scope != Scope::Admin {
+        let message = "This key may not do this; it takes the admin key. Nothing was done.";
+        return Err(Error::new(ErrorKind::ScopeExceeded, message).into());
+    }
+    request.extensions_mut().insert(Caller { account_id: key.account_id.clone(), key_id: key.id.clone() });
+    if endpoint.costs_money {
+        return Ok(rate_limit::limited(&api, &key, request, next).await);
     }
     Ok(next.run(request).await)
 }
 
-async fn authenticate(api: &ApiState, headers: &HeaderMap) -> Result<(Caller, Scope), Error> {
+async fn authenticate(api: &ApiState, headers: &HeaderMap) -> Result<Arc<ApiKey>, Error> {
     let text = credential(headers)?;
     let public_id = keys::public_id(text).ok_or_else(|| {
         refused("This is not a key of this gateway: its form or its checksum is wrong. Check that it was copied whole.")
@@ -79,7 +82,7 @@ async fn authenticate(api: &ApiState, headers: &HeaderMap) -> Result<(Caller, Sc
     if key.revoked_at.is_some() {
         return Err(refused("This key was revoked. Use another one."));
     }
-    Ok((Caller { account_id: key.account_id.clone(), key_id: key.id.clone() }, key.scope))
+    Ok(key)
 }
 
 /// The key that a request presents.

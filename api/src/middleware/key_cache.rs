@@ -24,6 +24,16 @@ impl<T: Send + Sync + 'static> Default for KeyCache<T> {
 }
 
 impl<T: Send + Sync + 'static> KeyCache<T> {
+    /// Forgets one key: it was changed.
+    pub fn forget(&self, public_id: &str) {
+        self.0.invalidate(public_id);
+    }
+
+    /// Forgets all keys: changes may have been missed.
+    pub fn forget_all(&self) {
+        self.0.invalidate_all();
+    }
+
     /// The row of `public_id`: the remembered one, else what `load` finds.
     pub async fn get<E>(
         &self,
@@ -55,5 +65,10 @@ mod tests {
         assert_eq!(cache.get("a", unreachable()).await.unwrap().as_deref(), Some(&1));
         assert_eq!(cache.get("b", async { Ok::<_, &str>(None) }).await, Ok(None));
         assert_eq!(cache.get("b", unreachable()).await, Ok(None));
+        cache.forget("a");
+        assert_eq!(cache.get("a", unreachable()).await, Err("asked again"));
+        assert_eq!(cache.get("b", unreachable()).await, Ok(None));
+        cache.forget_all();
+        assert_eq!(cache.get("b", unreachable()).await, Err("asked again"));
     }
 }

@@ -8,3 +8,4 @@ pub mod door;
 pub mod headers;
 pub mod key_cache;
 pub mod query;
+pub mod rate_limit;

@@ -31,6 +31,7 @@ pub mod jobs {
     pub mod cancel;
     pub mod create;
     pub mod delete;
+    pub mod events;
     pub mod get;
     pub mod list;
 }

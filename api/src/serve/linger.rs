@@ -1,4 +1,6 @@
-//! A socket that closes politely.
+//! A socket that closes politely, and gives up on a client that reads nothing.
+//!
+//! hyper knows no time limit for writing: without one, clients that ask and never read would hold their connections for ever.
 //!
 //! Closing a TCP socket while the client is still sending makes the kernel send a reset, and the reset may destroy the
 //! answer before the client has read it. A client whose upload was refused (401, 413, 415) would then see a broken
@@ -21,11 +23,27 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Linger<T> {
     io: T,
     closing: Option<Pin<Box<Sleep>>>,
+    /// How long the client may take nothing of what we want to write.
+    patience: Duration,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Linger<T> {
-    pub(super) fn new(io: T) -> Self {
-        Self { io, closing: None }
+    pub(super) fn new(io: T, patience: Duration) -> Self {
+        Self { io, closing: None, patience, stalled: None }
+    }
+
+    /// Passes a write's outcome on, unless the client has taken nothing for too long.
+    fn in_time<R>(&mut self, written: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -37,7 +55,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Linger<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.in_time(written, cx)
     }
 
     fn poll_write_vectored(
@@ -45,7 +64,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.in_time(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -30,7 +30,8 @@ impl Running {
 }
 
 fn limits() -> ConnectionLimits {
-    ConnectionLimits { max_connections: 100, max_per_address: None, header_timeout: Duration::from_secs(10) }
+    let ten = Duration::from_secs(10);
+    ConnectionLimits { max_connections: 100, max_per_address: None, header_timeout: ten, write_timeout: ten }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test stands in for the role that owns the tracker")]
@@ -84,6 +85,20 @@ async fn slow_headers_and_silence_are_cut() {
         let answer = read_to_end(&mut stream).await;
         assert!(!answer.contains("never"), "{answer}");
     }
+    running.stopped().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_loses_its_connection() {
+    let large: &'static str = Box::leak("x".repeat(32 * 1024 * 1024).into_boxed_str());
+    let limits = ConnectionLimits { max_connections: 1, write_timeout: Duration::from_millis(100), ..limits() };
+    let running = start(limits, move |_| async move { large }).await;
+    let mut deaf = running.connect().await;
+    deaf.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // The only place is free again, so that somebody who reads is answered.
+    let answer = ask(&running, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.len() > large.len());
+    drop(deaf);
     running.stopped().await;
 }
 

@@ -7,18 +7,28 @@ use aig_platform::App;
 const ROUNDS: u32 = 20;
 
 pub(crate) async fn tick(app: App) -> Result<(), Error> {
+    let mut last = None;
     for _ in 0..ROUNDS {
-        let expired = app.store.expired_results().await?;
+        let expired = app.store.expired_results(last.as_ref()).await?;
+        let mut gone = Vec::with_capacity(expired.len());
         for result in &expired {
             // The file first: if the process ends in between, the row still knows it.
-            if let Err(error) = app.files.delete(&result.file_key).await {
-                tracing::warn!(job = result.job_id, %error, "an expired file was not deleted; trying again later");
+            let Some(key) = &result.file_key else {
+                tracing::error!(job = result.job_id, "an expired result cannot be read; its file stays behind");
+                gone.push(result.job_id.as_str());
                 continue;
+            };
+            match app.files.delete(key).await {
+                Ok(()) => gone.push(result.job_id.as_str()),
+                Err(error) => {
+                    tracing::warn!(job = result.job_id, %error, "an expired file was not deleted; trying again later");
+                }
             }
-            app.store.forget_result(&result.job_id).await?;
         }
+        app.store.forget_results(&gone).await?;
         let swept = app.store.sweep().await?;
-        if expired.is_empty() && swept == 0 {
+        last = expired.into_iter().next_back();
+        if last.is_none() && swept == 0 {
             break;
         }
     }

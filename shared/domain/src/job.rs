@@ -149,9 +149,9 @@ pub struct JobResult {
 }
 
 /// Under which key the file that epoch `epoch` of a job's task made is stored. A worker that lost its lease thus never
-/// writes over the file of the one that has it.
+/// writes over the file of the one that has it. One folder for all: each further one would have to be made durable too.
 pub fn file_key(job_id: &str, epoch: i64, filename: &str) -> String {
-    format!("jobs/{job_id}/{epoch}/{filename}")
+    format!("jobs/{job_id}.{epoch}.{filename}")
 }
 
 /// Why a job failed, with a sentence for its owner.

@@ -22,7 +22,7 @@ const MAX_URL: usize = 2048;
 /// A checked request for a job, with snake_case names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobRequest {
-    /// The model asked for; `None`, `auto` or `auto/<modality>` mean the default.
+    /// The model asked for, as it was written; `None`, `auto` or `auto/<modality>` mean the default.
     pub model: Option<String>,
     /// Where to send the record when the job ends; not yet checked against the network rules.
     pub webhook_url: Option<String>,
@@ -48,7 +48,7 @@ impl JobRequest {
                 return Err(Error::invalid(&key, format!("`{key}` is given twice, in two spellings.")));
             }
         }
-        let model = take_text(&mut params, "model", 256)?.filter(|model| !model.starts_with("auto"));
+        let model = take_text(&mut params, "model", 256)?;
         let webhook_url = take_text(&mut params, "webhook_url", MAX_URL)?;
         let metadata = match params.remove("metadata") {
             None | Some(Value::Null) => None,
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(request.params["prompt"], "42");
         assert_eq!(request.params["style"]["a"][0], 1);
         assert_eq!(request.duration().unwrap(), Some(5.0));
-        assert_eq!(request.model, None);
+        assert_eq!(request.model.as_deref(), Some("auto/video"));
     }
 
     #[test]

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 
 use crate::policy::{Reach, UrlPolicy, UrlRefused};
-use crate::trusted::causes;
+use crate::trusted::{BodyError, BodyStream, causes};
 
-/// How much of an answer is read.
+/// How much of an answer is read, and for how long.
 const MAX_ANSWER: usize = 16 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many addresses of one name are looked at.
@@ -46,8 +48,6 @@ pub struct Answer {
     pub status: u16,
     /// Its `Retry-After`, when that is a number of seconds.
     pub retry_after: Option<u64>,
-    /// The first bytes of its body.
-    pub body: Bytes,
 }
 
 /// The client. Cheap to clone.
@@ -77,7 +77,8 @@ impl UntrustedFetcher {
         &self.policy
     }
 
-    /// Sends `body` to `url`; waits at most `timeout` for the whole answer.
+    /// Sends `body` to `url`; waits at most `timeout`. The status counts once it is here. Of the body a little is read, so that
+    /// the connection can be used again, and forgotten.
     ///
     /// # Errors
     /// Why there is no answer, in words that name no address.
@@ -97,15 +98,31 @@ impl UntrustedFetcher {
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status().as_u16();
         let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let mut read = Vec::new();
-        while read.len() < MAX_ANSWER {
-            match response.chunk().await {
-                Ok(Some(chunk)) => read.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER - read.len())]),
-                Ok(None) => break,
-                Err(error) => return Err(failed(error)),
+        let drain = async {
+            let mut read = 0;
+            while read < MAX_ANSWER
+                && let Ok(Some(chunk)) = response.chunk().await
+            {
+                read += chunk.len();
             }
-        }
-        Ok(Answer { status, retry_after, body: read.into() })
+        };
+        // A receiver that dribbles has given its answer all the same.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain).await;
+        Ok(Answer { status, retry_after })
+    }
+
+    /// Asks `url` for a file; waits at most `head_timeout` for its beginning. The caller bounds the rest.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words that name no address.
+    pub async fn get(&self, url: &str, head_timeout: Duration) -> Result<(u16, BodyStream), FetchError> {
+        let (url, reach) = self.policy.judge(url)?;
+        let client = if reach == Reach::Public { &self.public } else { &self.listed };
+        let sent = tokio::time::timeout(head_timeout, client.get(url).send());
+        let response = sent.await.map_err(|_| FetchError::Timeout)?.map_err(failed)?;
+        let status = response.status().as_u16();
+        let body = response.bytes_stream().map_err(|error| BodyError::Broken(causes(&error.without_url())));
+        Ok((status, Box::pin(body)))
     }
 }
 

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream};
-use sha2::{Digest as _, Sha256};
 use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
-use crate::{FileKey, Files, FilesError, HEAD, Incoming, Outgoing, Stored};
+use crate::intake::Intake;
+use crate::{FileKey, Files, FilesError, Incoming, Outgoing, Stored};
 
 /// How much is read at once.
 const CHUNK: usize = 128 * 1024;
@@ -127,21 +127,13 @@ impl Drop for Scratch {
 
 async fn write(path: &Path, mut body: Incoming, max_bytes: u64) -> Result<Stored, FilesError> {
     let mut file = File::create(path).await?;
-    let (mut digest, mut bytes, mut head) = (Sha256::new(), 0_u64, BytesMut::with_capacity(HEAD));
+    let mut intake = Intake::new(max_bytes);
     while let Some(chunk) = body.next().await {
-        let chunk: Bytes = chunk.map_err(FilesError::Source)?;
-        bytes += chunk.len() as u64;
-        if bytes > max_bytes {
-            return Err(FilesError::TooLarge(max_bytes));
-        }
-        let missing = HEAD.saturating_sub(head.len()).min(chunk.len());
-        head.extend_from_slice(&chunk[..missing]);
-        digest.update(&chunk);
-        file.write_all(&chunk).await?;
+        file.write_all(&intake.take(chunk)?).await?;
     }
     file.flush().await?;
     file.sync_all().await?;
-    Ok(Stored { bytes, sha256: hex::encode(digest.finalize()), head: head.freeze() })
+    Ok(intake.stored())
 }
 
 /// Makes new names durable, from `folder` up to `root`.

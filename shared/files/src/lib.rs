@@ -1,10 +1,12 @@
 //! Result files: stored durably under a key, read by range.
 //!
-//! [`Files`] is the seam; [`Directory`] is the embedded adapter. A file is durable when [`Files::put`] returns, which is
+//! [`Files`] is the seam; [`Directory`] is the embedded adapter, [`S3Files`] the distributed one. A file is durable when [`Files::put`] returns, which is
 //! before any row says so.
 
 mod directory;
+mod intake;
 mod key;
+mod s3;
 mod sniff;
 
 use std::ops::Range;
@@ -16,6 +18,7 @@ use futures_util::Stream;
 
 pub use directory::Directory;
 pub use key::{FileKey, safe_filename};
+pub use s3::{S3Config, S3Files};
 pub use sniff::{HEAD, safe_content_type};
 
 /// Bytes on their way in. The error is whatever the source says went wrong.
@@ -49,6 +52,12 @@ pub enum FilesError {
     /// The disk failed or is full; nothing was kept.
     #[error("the file store failed: {0}")]
     Io(#[from] std::io::Error),
+    /// The object store failed, refused, or does not answer; nothing was kept. Holds no secret.
+    #[error("the file store failed: {0}")]
+    Store(String),
+    /// The store is set up wrongly. Holds no secret.
+    #[error("{0}")]
+    Config(String),
 }
 
 /// A store of files.

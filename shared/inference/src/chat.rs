@@ -94,7 +94,7 @@ impl Chat {
         Self { registry, ledger, defaults, config, tracker }
     }
 
-    /// Completes a chat. A stream ends with an error when `must_end` is cancelled.
+    /// Completes a chat. What is not complete when `must_end` is cancelled ends with an error.
     ///
     /// When the caller goes away (drops the future or the stream), the upstream request is aborted and the call settled.
     ///
@@ -106,7 +106,7 @@ impl Chat {
         if call.request.stream {
             stream::run(call, reservation, must_end, &self.tracker).await.map(ChatAnswer::Stream)
         } else {
-            plain::run(call, reservation, &self.tracker).await.map(ChatAnswer::Json)
+            plain::run(call, reservation, must_end, &self.tracker).await.map(ChatAnswer::Json)
         }
     }
 

@@ -7,8 +7,10 @@ use aig_providers::{ByteStream, ChatReply};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chat::{Call, estimate};
@@ -19,7 +21,12 @@ use crate::relay::WireUsage;
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
 /// Makes the call in a task of its own and waits for it.
-pub(crate) async fn run(call: Call, reservation: Reservation, tracker: &TaskTracker) -> Result<Bytes, Error> {
+pub(crate) async fn run(
+    call: Call,
+    reservation: Reservation,
+    must_end: CancellationToken,
+    tracker: &TaskTracker,
+) -> Result<Bytes, Error> {
     let (mut answer, waiting) = oneshot::channel();
     tracker.spawn(async move {
         let request_id = call.request.request_id.clone();
@@ -28,6 +35,10 @@ pub(crate) async fn run(call: Call, reservation: Reservation, tracker: &TaskTrac
             () = answer.closed() => {
                 call.ledger.abandon_call(&request_id);
                 return;
+            }
+            () = must_end.cancelled() => {
+                call.ledger.abandon_call(&request_id);
+                Err(errors::restarting())
             }
             result = complete(&call, reservation) => result,
         };
@@ -82,14 +93,17 @@ async fn read(call: &Call, mut body: ByteStream) -> Result<Bytes, Error> {
     }
 }
 
+/// A completion, as far as it matters here. What is typed otherwise than expected is passed on all the same.
 #[derive(Deserialize)]
-struct Completion {
-    choices: Vec<serde::de::IgnoredAny>,
-    usage: Option<WireUsage>,
+struct Completion<'a> {
+    #[serde(borrow)]
+    choices: &'a RawValue,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
 }
 
 fn settle(call: &Call, open: OpenCall, body: Bytes) -> Result<Bytes, Error> {
-    let Ok(completion) = serde_json::from_slice::<Completion>(&body) else {
+    let Ok(completion) = serde_json::from_slice::<Completion<'_>>(&body) else {
         call.ledger.settle_call(open.maybe_billed());
         return Err(Error::new(
             ErrorKind::Provider,
@@ -98,11 +112,12 @@ fn settle(call: &Call, open: OpenCall, body: Bytes) -> Result<Bytes, Error> {
     };
     let estimated = || Usage {
         input_tokens: estimate(call.request_bytes),
-        output_tokens: if completion.choices.is_empty() { 0 } else { estimate(body.len()) },
+        output_tokens: if completion.choices.get() == "[]" { 0 } else { estimate(body.len()) },
         cached_tokens: 0,
         estimated: true,
     };
-    let usage = completion.usage.as_ref().map_or_else(estimated, WireUsage::usage);
+    let counted = completion.usage.and_then(|usage| serde_json::from_str::<WireUsage>(usage.get()).ok());
+    let usage = counted.as_ref().map_or_else(estimated, WireUsage::usage);
     call.ledger.settle_call(open.billed(usage));
     Ok(body)
 }

@@ -10,6 +10,7 @@ use aig_domain::budget::Usage;
 use aig_domain::json::RawObject;
 use aig_fetch::sse::{Framer, event_data};
 use bytes::{Bytes, BytesMut};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -51,11 +52,11 @@ struct Chunk<'a> {
     #[serde(borrow, default)]
     model: Option<Cow<'a, str>>,
     #[serde(default)]
-    created: Option<i64>,
+    created: Option<serde_json::Number>,
     #[serde(borrow, default)]
     choices: Option<Vec<Choice<'a>>>,
-    #[serde(default)]
-    usage: Option<WireUsage>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
@@ -72,8 +73,11 @@ struct Choice<'a> {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct WireUsage {
+    #[serde(deserialize_with = "count")]
     prompt_tokens: u64,
+    #[serde(deserialize_with = "count")]
     completion_tokens: u64,
+    #[serde(deserialize_with = "count")]
     total_tokens: u64,
     #[serde(skip_serializing)]
     prompt_tokens_details: Option<PromptDetails>,
@@ -83,6 +87,14 @@ pub(crate) struct WireUsage {
 #[serde(default)]
 struct PromptDetails {
     cached_tokens: Option<u64>,
+}
+
+/// A count: a number that is not negative; anything else, `null` too, counts nothing.
+fn count<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is not negative")]
+    let rounded = value.as_f64().filter(|number| *number >= 0.0).map(|number| number.ceil() as u64);
+    Ok(value.as_u64().or(rounded).unwrap_or(0))
 }
 
 impl WireUsage {
@@ -174,8 +186,18 @@ impl Relay {
             self.done = true;
             return Ok(());
         }
-        let chunk: Chunk<'_> = serde_json::from_slice(&data)
-            .map_err(|_| errors::nonsense("The provider sent an event that makes no sense."))?;
+        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else {
+            // A sign of life, or a chunk whose members have other types than we know: the client may know better.
+            let text = std::str::from_utf8(&data).map(str::trim);
+            let is_object = |text: &str| text.starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok();
+            let harmless = text.is_ok_and(|text| text.is_empty() || is_object(text));
+            if !harmless {
+                return Err(errors::nonsense("The provider sent an event that makes no sense."));
+            }
+            self.written_bytes += data.len();
+            out.extend_from_slice(&event);
+            return Ok(());
+        };
         if chunk.error.is_some() {
             tracing::warn!("a provider reported an error in the middle of a stream");
             return Err(errors::nonsense("The provider failed in the middle of its answer."));
@@ -195,7 +217,7 @@ impl Relay {
             self.head = Head {
                 id: chunk.id.map(Cow::into_owned),
                 model: chunk.model.map(Cow::into_owned),
-                created: chunk.created,
+                created: chunk.created.and_then(|number| number.as_i64()),
             };
         }
         for choice in chunk.choices.iter().flatten() {
@@ -203,7 +225,8 @@ impl Relay {
             // The delta without the braces and the name of its one member: near enough for an estimate.
             self.written_bytes += choice.delta.map_or(0, |delta| delta.get().len().saturating_sub(14));
         }
-        self.usage = chunk.usage.or(self.usage);
+        let usage = chunk.usage.and_then(|usage| serde_json::from_str::<Option<WireUsage>>(usage.get()).ok());
+        self.usage = usage.flatten().or(self.usage);
     }
 
     fn estimated(&self) -> Usage {

@@ -87,13 +87,14 @@ mod tests {
     use std::sync::Arc;
 
     use aig_domain::clock::SystemClock;
-    use aig_fetch::{TrustedClient, TrustedConfig};
+    use aig_fetch::{TrustedClient, TrustedConfig, UntrustedFetcher, UrlPolicy};
 
     use super::*;
 
     fn ask(modality: Modality, asked: Option<&str>) -> Result<String, Error> {
         let client = TrustedClient::new(&TrustedConfig::default()).unwrap();
-        let registry = Registry::new(Vec::new(), &client, Arc::new(SystemClock), &HashMap::new()).unwrap();
+        let fetcher = UntrustedFetcher::new(UrlPolicy::default()).unwrap();
+        let registry = Registry::new(Vec::new(), &client, &fetcher, Arc::new(SystemClock), &HashMap::new()).unwrap();
         resolve(&registry, &Defaults::default(), modality, asked).map(|model| model.id)
     }
 

@@ -1,4 +1,4 @@
-//! The data folder: what lives in it, who may read it, and the lock that keeps a second process out.
+//! The data folder: what lives in it and who may read it; and the lock that keeps a second process out of a database.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -15,8 +15,33 @@ pub struct DataDir(PathBuf);
 
 /// Held while this process owns the embedded database.
 #[derive(Debug)]
-pub struct DataLock {
+pub struct DatabaseLock {
     _file: File,
+}
+
+impl DatabaseLock {
+    /// Keeps other processes out of the SQLite database at `database` until the lock is dropped, whatever their data folder.
+    ///
+    /// # Errors
+    /// When another process holds it.
+    pub fn take(database: &Path) -> anyhow::Result<Self> {
+        let mut name = database.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = open.with_context(|| format!("{} cannot be opened", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => bail!(
+                "another aigateway already runs on the database {}. Stop it, or give this one a folder of its own with \
+                 --data-dir.",
+                database.display()
+            ),
+            Err(fs::TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+            }
+        }
+    }
 }
 
 impl DataDir {
@@ -36,25 +61,6 @@ impl DataDir {
     /// A file or folder in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
-    }
-
-    /// Keeps other processes out of the embedded database until the lock is dropped.
-    ///
-    /// # Errors
-    /// When another process holds it.
-    pub fn lock(&self) -> anyhow::Result<DataLock> {
-        let path = self.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(DataLock { _file: file }),
-            Err(fs::TryLockError::WouldBlock) => bail!(
-                "another aigateway already runs on {}. Stop it, or give this one a folder of its own with --data-dir.",
-                self.0.display()
-            ),
-            Err(fs::TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("{} cannot be locked", path.display()))
-            }
-        }
     }
 
     /// The secret keys: those given, else the ones in `secret-key`, made on the first start.
@@ -83,7 +89,8 @@ impl DataDir {
     /// # Errors
     /// When the disk fails.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let (scratch, place) = (self.join(&format!(".{name}.new")), self.join(name));
+        // A name of its own: several processes may share the folder.
+        let (scratch, place) = (self.join(&format!(".{name}.{}", std::process::id())), self.join(name));
         let write = || -> std::io::Result<()> {
             let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&scratch)?;
             file.write_all(text.as_bytes())?;
@@ -128,11 +135,11 @@ mod tests {
     #[test]
     fn a_second_lock_is_refused_until_the_first_is_gone() {
         let temp = tempfile::tempdir().unwrap();
-        let folder = DataDir::open(temp.path()).unwrap();
-        let first = folder.lock().unwrap();
-        let refused = folder.lock().unwrap_err().to_string();
+        let database = temp.path().join("gateway.db");
+        let first = DatabaseLock::take(&database).unwrap();
+        let refused = DatabaseLock::take(&database).unwrap_err().to_string();
         assert!(refused.contains("another aigateway"), "{refused}");
         drop(first);
-        folder.lock().unwrap();
+        DatabaseLock::take(&database).unwrap();
     }
 }

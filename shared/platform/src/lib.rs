@@ -6,7 +6,9 @@ pub mod app;
 pub mod config;
 pub mod datadir;
 pub mod first_account;
+pub mod health;
 pub mod lifecycle;
+pub mod readiness;
 pub mod telemetry;
 
 pub use app::App;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aig_domain::catalog::{Modality, Model};
 use aig_domain::{Clock, Secret};
-use aig_fetch::TrustedClient;
+use aig_fetch::{TrustedClient, UntrustedFetcher};
 use url::Url;
 
 use crate::aigateway::Aigateway;
@@ -102,6 +102,7 @@ impl Registry {
     pub fn new(
         configs: Vec<ProviderConfig>,
         client: &TrustedClient,
+        fetcher: &UntrustedFetcher,
         clock: Arc<dyn Clock>,
         deadlines: &HashMap<String, Duration>,
     ) -> Result<Self, RegistryError> {
@@ -113,12 +114,17 @@ impl Registry {
             registry.list(model)?;
         }
         for config in configs {
-            registry.add(config, client)?;
+            registry.add(config, client, fetcher)?;
         }
         Ok(registry)
     }
 
-    fn add(&mut self, config: ProviderConfig, client: &TrustedClient) -> Result<(), RegistryError> {
+    fn add(
+        &mut self,
+        config: ProviderConfig,
+        client: &TrustedClient,
+        fetcher: &UntrustedFetcher,
+    ) -> Result<(), RegistryError> {
         let name = config.name.clone();
         let fine = (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !fine || name == "auto" {
@@ -134,7 +140,9 @@ impl Registry {
         let mut provider = Provider { chat: None, jobs: None, modality, any };
         match kind {
             ProviderKind::Openai => provider.chat = Some(Arc::new(Openai::new(config, client.clone()))),
-            ProviderKind::Aigateway => provider.jobs = Some(Arc::new(Aigateway::new(config, client.clone()))),
+            ProviderKind::Aigateway => {
+                provider.jobs = Some(Arc::new(Aigateway::new(config, client.clone(), fetcher.clone())));
+            }
         }
         if let Models::Listed(listed) = models {
             for model in listed {
@@ -197,6 +205,7 @@ fn is_model_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use aig_domain::clock::SystemClock;
+    use aig_fetch::UrlPolicy;
 
     use super::*;
 
@@ -215,7 +224,8 @@ mod tests {
     fn registry(configs: Vec<ProviderConfig>) -> Result<Registry, RegistryError> {
         let client = TrustedClient::new(&aig_fetch::TrustedConfig::default()).unwrap();
         let deadlines = HashMap::from([("up/x".to_owned(), Duration::from_secs(1))]);
-        Registry::new(configs, &client, Arc::new(SystemClock), &deadlines)
+        let fetcher = UntrustedFetcher::new(UrlPolicy::default()).unwrap();
+        Registry::new(configs, &client, &fetcher, Arc::new(SystemClock), &deadlines)
     }
 
     #[test]

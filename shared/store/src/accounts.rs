@@ -62,6 +62,8 @@ pub struct ApiKey {
     pub id: String,
     /// Whose it is.
     pub account_id: String,
+    /// The account's tier, such as `unlimited`.
+    pub tier: String,
     /// The HMAC of the whole key, hex.
     pub hash: String,
     /// Under which secret key's pepper.
@@ -90,6 +92,7 @@ pub struct WebhookSecrets {
 struct KeyRow {
     id: String,
     account_id: String,
+    tier: String,
     hash: String,
     kid: String,
     scope: String,
@@ -102,7 +105,8 @@ const INSERT_ACCOUNT: &str =
     "INSERT INTO accounts (id, name, tier, webhook_secret, created_at) VALUES ($1, $2, $3, $4, $5)";
 const INSERT_KEY: &str = "INSERT INTO api_keys (id, account_id, public_id, hash, kid, scope, created_at) \
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
-const KEY: &str = "SELECT id, account_id, hash, kid, scope, revoked_at FROM api_keys WHERE public_id = $1";
+const KEY: &str = "SELECT api_keys.id, account_id, tier, hash, kid, scope, revoked_at \
+    FROM api_keys JOIN accounts ON accounts.id = api_keys.account_id WHERE public_id = $1";
 const SECRETS: &str =
     "SELECT webhook_secret, webhook_secret_previous, webhook_secret_previous_until FROM accounts WHERE id = $1";
 const ROTATE: &str = "UPDATE accounts SET webhook_secret_previous = CASE WHEN $3 > 0 THEN webhook_secret END, \
@@ -152,6 +156,7 @@ impl Store {
             Ok(ApiKey {
                 id: row.id,
                 account_id: row.account_id,
+                tier: row.tier,
                 hash: row.hash,
                 kid: row.kid,
                 scope,

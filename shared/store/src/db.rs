@@ -12,9 +12,9 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::StoreError;
 use crate::bounded::PgTx;
 use crate::postgres::{Pg, within};
+use crate::{StoreError, dialect};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 
@@ -112,6 +112,20 @@ impl Db {
             }
         }
         Ok(())
+    }
+
+    /// Whether every migration that this program knows has been applied. Later ones do not disturb it.
+    pub(crate) async fn check_schema(&self) -> Result<(), StoreError> {
+        let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let applied: Result<Option<i64>, sqlx::Error> = on!(self.read(), |pool| {
+            sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await
+        });
+        match applied {
+            Ok(applied) if applied.unwrap_or(0) >= known => Ok(()),
+            Ok(applied) => Err(StoreError::Schema(format!("it is at {}, and {known} is needed", applied.unwrap_or(0)))),
+            Err(error) if dialect::is_missing_table(&error) => Err(StoreError::Schema("it is empty".into())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) fn is_sqlite(&self) -> bool {

@@ -37,6 +37,12 @@ pub(crate) fn is_rerun(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("40P01" | "40001"))
 }
 
+/// Whether a statement failed because its table is not there: the schema was never made.
+pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
+}
+
 /// Whether the fault may lie in one row of a batch, so that the others deserve a try of their own.
 pub(crate) fn is_row_fault(error: &sqlx::Error) -> bool {
     let Some(code) = error.as_database_error().and_then(sqlx::error::DatabaseError::code) else {

@@ -2,6 +2,8 @@
 
 use aig_domain::Error;
 
+use crate::dialect;
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -25,6 +27,9 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema is older than this program.
+    #[error("the database's schema is too old: {0}")]
+    Schema(String),
     /// The database was made with another secret key.
     #[error("the secret key `{kid}` is not the one that this database was made with")]
     OtherSecretKey {
@@ -59,6 +64,14 @@ impl From<StoreError> for Error {
                      Retrying is safe with the same Idempotency-Key.",
                     5,
                 )
+            }
+            StoreError::Database { source, commit_unknown: false } if dialect::is_row_fault(&source) => {
+                tracing::error!(error = %source, "the database will never take this row");
+                Error::internal()
+            }
+            StoreError::Corrupt(what) => {
+                tracing::error!(what, "a row makes no sense");
+                Error::internal()
             }
             other => {
                 tracing::error!(error = %other, "the store failed");

@@ -1,11 +1,11 @@
 //! The lane of ends: {task done, job terminal, result, reservation settled or released, event and its webhook task} in
 //! one transaction, guarded by the lease's epoch. Webhook attempts, which end or put off their task, go the same way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use aig_domain::Millis;
 use aig_domain::job::{ErrorCode, Job, JobStatus};
-use aig_domain::task::{Lease, TaskKind, WEBHOOK_QUEUE};
+use aig_domain::task::{Lease, Phase, TaskKind, WEBHOOK_QUEUE};
 
 use crate::accept::{NewTask, insert_tasks};
 use crate::combine::Batch;
@@ -135,23 +135,25 @@ impl Batch for FinishBatch {
     async fn run(&self, tx: &mut Tx, items: &[&Item]) -> Result<Vec<Option<Won>>, StoreError> {
         let mut held = end_tasks(tx, items).await?;
         let mut cancelled = cancel_tasks(tx, items).await?;
-        // Each right is taken out with its first use: of two items of one batch under one lease, the first one wins.
-        let mut won = |item: &Item| match (item, item.lease()) {
-            (_, Some(lease)) => held.remove(lease).then(Won::default),
-            (Item::Job(end), None) => cancelled.remove(&end.job.id),
-            (Item::Delivery(_), None) => None,
-        };
-        let outputs: Vec<Option<Won>> = items.iter().map(|item| won(item)).collect();
-        let (mut ends, mut deliveries) = (Vec::new(), Vec::new());
-        for (item, _) in items.iter().zip(&outputs).filter(|(_, won)| won.is_some()) {
-            match item {
-                Item::Job(end) => ends.push(&**end),
-                Item::Delivery(delivery) => deliveries.push(&**delivery),
+        let (mut outputs, mut ends, mut deliveries) = (Vec::with_capacity(items.len()), Vec::new(), Vec::new());
+        for item in items {
+            // Each right is taken out with its first use: of two items of one batch under one lease, the first one wins.
+            let won = match (item, item.lease()) {
+                (_, Some(lease)) => held.remove(lease).map(|phase| (Won::default(), phase)),
+                (Item::Job(end), None) => cancelled.remove(&end.job.id),
+                (Item::Delivery(_), None) => None,
+            };
+            match (item, &won) {
+                (Item::Job(end), Some((_, phase))) => ends.push((&**end, phase.clone())),
+                (Item::Delivery(delivery), Some(_)) => deliveries.push(&**delivery),
+                (_, None) => {}
             }
+            outputs.push(won.map(|(won, _)| won));
         }
-        ends.sort_by(|a, b| a.job.id.cmp(&b.job.id));
-        end_jobs(tx, &ends).await?;
+        ends.sort_by(|(a, _), (b, _)| a.job.id.cmp(&b.job.id));
         end_reservations(tx, &ends).await?;
+        let ends: Vec<&JobEnd> = ends.into_iter().map(|(end, _)| end).collect();
+        end_jobs(tx, &ends).await?;
         enqueue_events(tx, &ends).await?;
         insert_attempts(tx, &deliveries).await?;
         update_events(tx, &deliveries).await?;
@@ -185,7 +187,7 @@ static END_TASKS: Rows = Rows::new(
      attempt = tasks.attempt + v.attempts, ended_at = v.ended_at, last_error = COALESCE(v.error, tasks.last_error) \
      FROM v WHERE tasks.id = v.id AND tasks.lease_epoch = v.epoch \
      AND COALESCE(tasks.state, '') = 'running' \
-     RETURNING tasks.id, tasks.lease_epoch",
+     RETURNING tasks.id, tasks.lease_epoch, tasks.phase",
 );
 
 /// How the task of `item` reads afterwards: state, `run_at`, further attempts, `ended_at`, error.
@@ -209,16 +211,16 @@ fn task_end(item: &Item) -> TaskEnd<'_> {
     }
 }
 
-/// Ends the tasks that are ended by their holders; gives the leases that were still held.
-async fn end_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashSet<Lease>, StoreError> {
+/// Ends the tasks that are ended by their holders; gives the leases that were still held, each with its task's phase.
+async fn end_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashMap<Lease, String>, StoreError> {
     let mut leased: Vec<(&Lease, &Item)> =
         items.iter().filter_map(|item| item.lease().map(|lease| (lease, *item))).collect();
     // The sort is stable, so that of two items under one lease the first one stays.
     leased.sort_by(|(a, _), (b, _)| (&a.task_id, a.epoch).cmp(&(&b.task_id, b.epoch)));
     leased.dedup_by(|(a, _), (b, _)| a == b);
-    let mut held = HashSet::with_capacity(leased.len());
+    let mut held = HashMap::with_capacity(leased.len());
     for piece in chunks(&leased) {
-        let ids: Vec<(String, i64)> = on!(tx.conn(), |c| {
+        let ids: Vec<(String, i64, String)> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_as(END_TASKS.sql(piece.len()));
             for (lease, item) in piece {
                 let (state, run_at, attempts, ended_at, error) = task_end(item);
@@ -233,7 +235,7 @@ async fn end_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashSet<Lease>, Store
             }
             query.fetch_all(c).await
         })?;
-        held.extend(ids.into_iter().map(|(task_id, epoch)| Lease { task_id, epoch }));
+        held.extend(ids.into_iter().map(|(task_id, epoch, phase)| (Lease { task_id, epoch }, phase)));
     }
     Ok(held)
 }
@@ -244,11 +246,12 @@ static CANCEL_TASKS: Rows = Rows::new(
     ") UPDATE tasks SET state = 'done', lease_epoch = tasks.lease_epoch + 1, ended_at = v.now, last_error = 'cancelled' \
      FROM v WHERE tasks.ref_id = v.job_id AND tasks.kind = 'generate' \
      AND tasks.state IN ('ready', 'waiting', 'running') \
-     RETURNING tasks.ref_id, tasks.worker, tasks.provider_task",
+     RETURNING tasks.ref_id, tasks.worker, tasks.provider_task, tasks.phase",
 );
 
-/// Ends the tasks whose owners cancelled them, whoever holds them; gives those that had not ended, by job.
-async fn cancel_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashMap<String, Won>, StoreError> {
+/// Ends the tasks whose owners cancelled them, whoever holds them; gives those that had not ended, by job, each with its
+/// phase.
+async fn cancel_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashMap<String, (Won, String)>, StoreError> {
     let mut jobs: Vec<&Job> = items
         .iter()
         .filter_map(|item| match item {
@@ -261,14 +264,16 @@ async fn cancel_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashMap<String, Wo
     jobs.dedup_by(|a, b| a.id == b.id);
     let mut cancelled = HashMap::with_capacity(jobs.len());
     for piece in chunks(&jobs) {
-        let rows: Vec<(String, Option<String>, Option<String>)> = on!(tx.conn(), |c| {
+        let rows: Vec<(String, Option<String>, Option<String>, String)> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_as(CANCEL_TASKS.sql(piece.len()));
             for job in piece {
                 query = query.bind(&job.id).bind(job.updated_at.0);
             }
             query.fetch_all(c).await
         })?;
-        cancelled.extend(rows.into_iter().map(|(job, worker, provider_task)| (job, Won { worker, provider_task })));
+        let by_job =
+            rows.into_iter().map(|(job, worker, provider_task, phase)| (job, (Won { worker, provider_task }, phase)));
+        cancelled.extend(by_job);
     }
     Ok(cancelled)
 }
@@ -317,21 +322,25 @@ static END_RESERVATIONS: Rows = Rows::new(
      FROM v WHERE reservations.id = v.id AND reservations.state = 'held'",
 );
 
-/// A completed job is charged, a failed one is not; what a provider may bill for an unknown outcome stays on record.
-fn reservation_state(job: &Job) -> &'static str {
+/// A completed job is charged, a failed one is not. What a provider may bill all the same stays on record: after a submit
+/// whose outcome is not known, unless the provider said no.
+fn reservation_state(job: &Job, phase: &str) -> &'static str {
+    use ErrorCode::{ContentRefused, InvalidInput, ProviderError, ProviderOutcomeUnknown};
     match (job.status, job.error.as_ref().map(|error| error.code)) {
         (JobStatus::Completed, _) => "settled",
-        (_, Some(ErrorCode::ProviderOutcomeUnknown)) => "uncertain",
+        (_, Some(ProviderOutcomeUnknown)) => "uncertain",
+        (_, Some(ContentRefused | InvalidInput | ProviderError)) => "released",
+        _ if phase == Phase::Submitting.as_str() => "uncertain",
         _ => "released",
     }
 }
 
-async fn end_reservations(tx: &mut Tx, ends: &[&JobEnd]) -> Result<(), StoreError> {
+async fn end_reservations(tx: &mut Tx, ends: &[(&JobEnd, String)]) -> Result<(), StoreError> {
     for piece in chunks(ends) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(END_RESERVATIONS.sql(piece.len()));
-            for JobEnd { job, .. } in piece {
-                query = query.bind(&job.id).bind(reservation_state(job)).bind(job.updated_at.0);
+            for (JobEnd { job, .. }, phase) in piece {
+                query = query.bind(&job.id).bind(reservation_state(job, phase)).bind(job.updated_at.0);
             }
             query.execute(c).await.map(drop)
         })?;

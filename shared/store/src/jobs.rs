@@ -6,14 +6,21 @@ use aig_domain::{Millis, Nano};
 use sqlx::FromRow;
 
 use crate::db::{Db, on};
+use crate::sql::{Rows, chunks};
 use crate::{Store, StoreError};
 
 /// The columns of a job, in the order of [`crate::accept`]'s insert.
 macro_rules! job_columns {
     () => {
-        "id, account_id, key_id, request_id, modality, model, provider, status, params, tag, metadata, webhook_url, \
-         progress, created_at, updated_at, completed_at, cancelled_at, deadline_at, expires_at, error_code, \
-         error_message, result, cost, version"
+        job_columns!("params")
+    };
+    ($params:literal) => {
+        concat!(
+            "id, account_id, key_id, request_id, modality, model, provider, status, ",
+            $params,
+            ", tag, metadata, webhook_url, progress, created_at, updated_at, completed_at, cancelled_at, deadline_at, \
+             expires_at, error_code, error_message, result, cost, version"
+        )
     };
 }
 pub(crate) use job_columns;
@@ -99,15 +106,16 @@ pub struct JobPage {
 const OF_ACCOUNT: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1 AND account_id = $2");
 const BY_ID: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
 const CREATED_AT: &str = "SELECT created_at FROM jobs WHERE id = $1 AND account_id = $2";
+// A page shows no params, and each may be as large as a body.
 const PAGE: &str = concat!(
     "SELECT ",
-    job_columns!(),
+    job_columns!("'' AS params"),
     " FROM jobs WHERE account_id = $1 AND (created_at < $2 OR (created_at = $2 AND id < $3)) \
      ORDER BY created_at DESC, id DESC LIMIT $4"
 );
 const PAGE_OF_STATUS: &str = concat!(
     "SELECT ",
-    job_columns!(),
+    job_columns!("'' AS params"),
     " FROM jobs WHERE account_id = $1 AND status = $5 AND (created_at < $2 OR (created_at = $2 AND id < $3)) \
      ORDER BY created_at DESC, id DESC LIMIT $4"
 );
@@ -126,8 +134,8 @@ impl Store {
         job_by_id(&self.db, job_id).await
     }
 
-    /// At most `limit` jobs of `account_id`, newest first, older than the job `after`. `None` when `after` is not one of
-    /// that account's jobs.
+    /// At most `limit` jobs of `account_id`, newest first, older than the job `after`, without their params. `None` when
+    /// `after` is not one of that account's jobs.
     pub async fn list_jobs(
         &self,
         account_id: &str,
@@ -165,6 +173,26 @@ impl Store {
         rows.truncate(limit as usize);
         let jobs = rows.into_iter().map(Job::try_from).collect::<Result<_, _>>()?;
         Ok(Some(JobPage { jobs, has_more }))
+    }
+}
+
+static VERSIONS: Rows = Rows::new("SELECT id, version FROM jobs WHERE id IN (", &["TEXT"], ")");
+
+impl Store {
+    /// The versions of these jobs, by id, in no order; a job that is not there is left out.
+    pub async fn job_versions(&self, ids: &[String]) -> Result<Vec<(String, i64)>, StoreError> {
+        let mut versions = Vec::with_capacity(ids.len());
+        for piece in chunks(ids) {
+            let found: Vec<(String, i64)> = on!(self.db.read(), |pool| {
+                let mut query = sqlx::query_as(VERSIONS.sql(piece.len()));
+                for id in piece {
+                    query = query.bind(id);
+                }
+                query.fetch_all(pool).await
+            })?;
+            versions.extend(found);
+        }
+        Ok(versions)
     }
 }
 

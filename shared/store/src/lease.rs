@@ -1,6 +1,6 @@
 //! The lane of leases: claiming due tasks, and recording how far a claimed one has come.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aig_domain::job::Job;
 use aig_domain::task::{Lease, Phase, WEBHOOK_QUEUE};
@@ -126,14 +126,26 @@ impl Batch for LeaseBatch {
     async fn run(&self, tx: &mut Tx, items: &[&Item]) -> Result<Vec<Output>, StoreError> {
         let steps: Vec<&Step> =
             items.iter().filter_map(|item| if let Item::Step(step) = item { Some(&**step) } else { None }).collect();
-        let held = steps::run(tx, &steps).await?;
+        let mut recorded = steps::run(tx, &steps).await?.into_iter();
         let mut outputs = Vec::with_capacity(items.len());
+        // Sorted by queue and written at the end, so that two processes never wait for each other crosswise.
+        let mut highest: BTreeMap<&'static str, i64> = BTreeMap::new();
         for item in items {
             outputs.push(match item {
-                Item::Step(step) => Output::Stepped(held.contains(&step.lease)),
-                Item::Claim(request) => Output::Claimed(claim(tx, request).await?),
+                Item::Step(_) => Output::Stepped(recorded.next().unwrap_or(false)),
+                Item::Claim(request) => {
+                    let rows = claim(tx, request).await?;
+                    if let Some(seq) = rows.iter().map(|row| row.fair_seq).max() {
+                        let known = highest.entry(request.queue).or_insert(seq);
+                        *known = seq.max(*known);
+                    }
+                    Output::Claimed(with_work(tx, request.queue, rows).await?)
+                }
                 Item::End(id) => Output::Ended(workers::end(tx, id).await?),
             });
+        }
+        for (queue, seq) in highest {
+            fair::claimed(tx, queue, seq).await?;
         }
         Ok(outputs)
     }
@@ -177,25 +189,25 @@ struct TaskRow {
 
 macro_rules! task_columns {
     () => {
-        "id, ref_id, phase, provider_task, attempt, crash_count, lease_epoch, fair_seq"
+        "tasks.id, tasks.ref_id, tasks.phase, tasks.provider_task, tasks.attempt, tasks.crash_count, \
+         tasks.lease_epoch, tasks.fair_seq"
     };
 }
 
-// What is picked is picked once, before anything is changed: as a subquery it might be run again for each row that it is
-// compared with.
-const CLAIM_HEAD: &str = "WITH picked (task_id) AS MATERIALIZED (SELECT id FROM tasks \
-     WHERE queue = $3 AND state = 'ready' ORDER BY priority, fair_seq, run_at LIMIT $4";
+// MATERIALIZED, because a planner that runs the inner SELECT again for each outer row takes a further LIMIT each time.
+const CLAIM_HEAD: &str = "WITH picked AS MATERIALIZED (SELECT id FROM tasks WHERE queue = $3 AND state = 'ready' \
+     ORDER BY priority, fair_seq, run_at LIMIT $4";
 const CLAIM_TAIL: &str = concat!(
-    ") UPDATE tasks SET state = 'running', worker = $1, claim_id = $2, lease_epoch = lease_epoch + 1 \
-     FROM picked WHERE id = task_id RETURNING ",
+    ") UPDATE tasks SET state = 'running', worker = $1, claim_id = $2, lease_epoch = tasks.lease_epoch + 1 \
+     FROM picked WHERE tasks.id = picked.id RETURNING ",
     task_columns!()
 );
 const CLAIMED_BY: &str =
     concat!("SELECT ", task_columns!(), " FROM tasks WHERE worker = $1 AND state = 'running' AND claim_id = $2");
 
-async fn claim(tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
+async fn claim(tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<TaskRow>, StoreError> {
     let sql = format!("{CLAIM_HEAD}{}{CLAIM_TAIL}", dialect::skip_locked(tx));
-    let rows: Vec<TaskRow> = on!(tx.conn(), |c| {
+    Ok(on!(tx.conn(), |c| {
         sqlx::query_as(AssertSqlSafe(sql))
             .bind(&request.worker)
             .bind(&request.claim_id)
@@ -203,11 +215,7 @@ async fn claim(tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<Claimed>, Stor
             .bind(i64::from(request.limit.min(64)))
             .fetch_all(c)
             .await
-    })?;
-    if let Some(highest) = rows.iter().map(|row| row.fair_seq).max() {
-        fair::claimed(tx, request.queue, highest).await?;
-    }
-    with_work(tx, request.queue, rows).await
+    })?)
 }
 
 const BURY: &str = "UPDATE tasks SET state = 'buried', last_error = $2 WHERE id = $1";

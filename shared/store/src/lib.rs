@@ -96,6 +96,14 @@ impl Store {
         self.db.migrate().await
     }
 
+    /// Whether the schema is as new as this program.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when it is older, or not there.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        self.db.check_schema().await
+    }
+
     /// Whether the database answers.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aig_domain::job::JobResult;
 
 use crate::db::on;
+use crate::sql::{Rows, chunks};
 use crate::{Store, StoreError};
 
 const AT_ONCE: i64 = 500;
@@ -18,13 +19,20 @@ const WORKER_KEPT: Duration = Duration::from_hours(24);
 pub struct Expired {
     /// The job.
     pub job_id: String,
-    /// Under which key its file is.
-    pub file_key: String,
+    /// Under which key its file is; `None` when the row cannot be read.
+    pub file_key: Option<String>,
+    /// When its time was over; with the id, where the next page begins.
+    pub expires_at: i64,
 }
 
-const EXPIRED: &str =
-    "SELECT id, result FROM jobs WHERE result IS NOT NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2";
-const FORGET: &str = "UPDATE jobs SET result = NULL, version = version + 1 WHERE id = $1 AND result IS NOT NULL";
+const EXPIRED: &str = "SELECT id, result, expires_at FROM jobs WHERE result IS NOT NULL AND expires_at <= $1 \
+    AND (expires_at > $2 OR (expires_at = $2 AND id > $3)) ORDER BY expires_at, id LIMIT $4";
+static FORGET: Rows = Rows::new(
+    "WITH v (id) AS (VALUES ",
+    &["TEXT"],
+    ") UPDATE jobs SET result = NULL, version = jobs.version + 1 FROM v WHERE jobs.id = v.id \
+     AND COALESCE(jobs.result, '') <> ''",
+);
 const OLD_KEYS: &str = "DELETE FROM idempotency WHERE (account_id, route, idem_key) IN \
     (SELECT account_id, route, idem_key FROM idempotency WHERE expires_at <= $1 LIMIT $2)";
 const OLD_TASKS: &str = "DELETE FROM tasks WHERE id IN \
@@ -35,25 +43,36 @@ const OLD_EVENTS: &str = "DELETE FROM webhook_events WHERE id IN \
     (SELECT id FROM webhook_events WHERE ended_at IS NOT NULL AND ended_at <= $1 LIMIT $2) \
     AND NOT EXISTS (SELECT 1 FROM webhook_attempts WHERE webhook_attempts.event_id = webhook_events.id)";
 const OLD_WORKERS: &str = "DELETE FROM workers WHERE id IN (SELECT id FROM workers WHERE lease_until <= $1 LIMIT $2) \
-    AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.worker = workers.id AND tasks.state = 'running')";
+    AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.state = 'running' AND tasks.worker = workers.id)";
 
 impl Store {
-    /// Results whose time is over, oldest first.
-    pub async fn expired_results(&self) -> Result<Vec<Expired>, StoreError> {
+    /// Results whose time is over, oldest first, after the one given.
+    pub async fn expired_results(&self, after: Option<&Expired>) -> Result<Vec<Expired>, StoreError> {
         let now = self.clock.now();
-        let rows: Vec<(String, String)> =
-            on!(self.db.read(), |pool| { sqlx::query_as(EXPIRED).bind(now.0).bind(AT_ONCE).fetch_all(pool).await })?;
-        rows.into_iter()
-            .map(|(job_id, text)| match serde_json::from_str::<JobResult>(&text) {
-                Ok(result) => Ok(Expired { job_id, file_key: result.file_key }),
-                Err(_) => Err(StoreError::Corrupt(format!("job {job_id}: unknown result"))),
+        let (at, id) = after.map_or((i64::MIN, ""), |last| (last.expires_at, last.job_id.as_str()));
+        let rows: Vec<(String, String, i64)> = on!(self.db.read(), |pool| {
+            sqlx::query_as(EXPIRED).bind(now.0).bind(at).bind(id).bind(AT_ONCE).fetch_all(pool).await
+        })?;
+        Ok(rows
+            .into_iter()
+            .map(|(job_id, text, expires_at)| {
+                let file_key = serde_json::from_str::<JobResult>(&text).ok().map(|result| result.file_key);
+                Expired { job_id, file_key, expires_at }
             })
-            .collect()
+            .collect())
     }
 
-    /// Records that the file of a job is gone.
-    pub async fn forget_result(&self, job_id: &str) -> Result<(), StoreError> {
-        on!(self.db.write(), |pool| sqlx::query(FORGET).bind(job_id).execute(pool).await.map(drop))?;
+    /// Records that the files of these jobs are gone.
+    pub async fn forget_results(&self, job_ids: &[&str]) -> Result<(), StoreError> {
+        for piece in chunks(job_ids) {
+            on!(self.db.write(), |pool| {
+                let mut query = sqlx::query(FORGET.sql(piece.len()));
+                for id in piece {
+                    query = query.bind(*id);
+                }
+                query.execute(pool).await.map(drop)
+            })?;
+        }
         Ok(())
     }
 

@@ -84,36 +84,31 @@ static UPDATE_JOBS: Rows = Rows::new(
      FROM v, tasks WHERE tasks.id = v.task_id AND jobs.id = tasks.ref_id AND jobs.status IN ('queued', 'processing')",
 );
 
-/// Records `steps`; gives the leases that were still held.
-pub(crate) async fn run(tx: &mut Tx, steps: &[&Step]) -> Result<HashSet<Lease>, StoreError> {
-    let mut sorted: Vec<&Step> = steps.to_vec();
-    sorted.sort_by(|a, b| (&a.lease.task_id, a.lease.epoch).cmp(&(&b.lease.task_id, b.lease.epoch)));
-    let mut held = HashSet::with_capacity(sorted.len());
-    for round in rounds(&sorted) {
-        write(tx, &round, &mut held).await?;
-    }
-    update_jobs(tx, &sorted, &held).await?;
-    Ok(held)
-}
-
-/// Cuts sorted steps into rounds with one step per lease: a statement changes a row once. A second step of the same lease
-/// follows one whose caller has gone, such as the hand-back of a task in the middle of a step.
-fn rounds<'a>(sorted: &[&'a Step]) -> Vec<Vec<&'a Step>> {
-    let mut rounds: Vec<Vec<&Step>> = Vec::new();
-    let (mut last, mut depth) = (None, 0);
-    for step in sorted {
-        depth = if last == Some(&step.lease) { depth + 1 } else { 0 };
-        last = Some(&step.lease);
-        match rounds.get_mut(depth) {
-            Some(round) => round.push(step),
-            None => rounds.push(vec![step]),
+/// Records `steps`; gives, for each, whether its lease was still held.
+///
+/// One statement takes each task once. Several steps of one task in one batch (a step whose caller gave up, and the hand-back
+/// that followed) run one after the other, in the order in which they came.
+pub(crate) async fn run(tx: &mut Tx, steps: &[&Step]) -> Result<Vec<bool>, StoreError> {
+    let mut recorded = vec![false; steps.len()];
+    let mut left: Vec<(usize, &Step)> = steps.iter().copied().enumerate().collect();
+    while !left.is_empty() {
+        let mut seen = HashSet::with_capacity(left.len());
+        let (round, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, step)| seen.insert(&step.lease));
+        let held = run_once(tx, &round.iter().map(|(_, step)| *step).collect::<Vec<_>>()).await?;
+        for (index, step) in round {
+            recorded[index] = held.contains(&step.lease);
         }
+        left = later;
     }
-    rounds
+    Ok(recorded)
 }
 
-async fn write(tx: &mut Tx, steps: &[&Step], held: &mut HashSet<Lease>) -> Result<(), StoreError> {
-    for piece in chunks(steps) {
+/// Records steps of as many different tasks.
+async fn run_once(tx: &mut Tx, steps: &[&Step]) -> Result<HashSet<Lease>, StoreError> {
+    let mut sorted: Vec<&Step> = steps.to_vec();
+    sorted.sort_by(|a, b| a.lease.task_id.cmp(&b.lease.task_id));
+    let mut held = HashSet::with_capacity(sorted.len());
+    for piece in chunks(&sorted) {
         let rows: Vec<(String, i64)> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_as(UPDATE_TASKS.sql(piece.len()));
             for step in piece {
@@ -137,7 +132,8 @@ async fn write(tx: &mut Tx, steps: &[&Step], held: &mut HashSet<Lease>) -> Resul
         })?;
         held.extend(rows.into_iter().map(|(task_id, epoch)| Lease { task_id, epoch }));
     }
-    Ok(())
+    update_jobs(tx, &sorted, &held).await?;
+    Ok(held)
 }
 
 /// What the owner of the job can see: that it is being worked on, and the provider's progress.

@@ -123,6 +123,10 @@ impl Broker for DeadBroker {
         Ok(0)
     }
 
+    async fn check(&self) -> Result<(), BrokerError> {
+        Err(BrokerError::Closed)
+    }
+
     async fn close(&self) {}
 }
 

@@ -7,15 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aig_domain::job::{ErrorCode, Job, JobError, JobResult, Outcome};
+use aig_domain::job::{ErrorCode, Job, JobError, JobResult, Outcome, file_key};
 use aig_domain::retry::{exponential, jitter};
 use aig_providers::{JobCall, JobProvider, Poll, ProviderError, ProviderErrorKind, ProviderTask};
 use aig_store::{Claim, StepKind};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use super::{Held, Lost, store_result, submit};
-use crate::persist::until_stored;
+use super::store_result::{self, NotStored};
+use super::{Held, Lost, submit};
+use crate::persist::{Unwritten, until_stored};
 use crate::turn::Turn;
 use crate::watch::Watched;
 
@@ -25,8 +26,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const NOT_FOUND_LIMIT: u32 = 3;
 /// The shortest time between two records of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
-/// How long the provider has to take a cancel.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many earlier holders of a task are cleaned up after.
+const MOST_EARLIER: i64 = 8;
 
 /// What a handler answers.
 pub(crate) enum Next {
@@ -49,6 +51,8 @@ pub(crate) struct Generate {
     state: State,
     /// Polls and downloads that failed one after the other.
     failures: u32,
+    /// Polls in a row to which the provider said that it does not know the work.
+    unknown: u32,
     polls: u32,
     recorded: (Option<i64>, tokio::time::Instant),
 }
@@ -59,16 +63,18 @@ enum State {
     Polling(ProviderTask),
 }
 
+/// Ends a job that brought its worker down again and again.
+pub(crate) async fn bury(held: &Held, job: &Job) {
+    let error = JobError::new(
+        ErrorCode::Poison,
+        "The job brought its worker down three times and was given up. Nothing was charged.",
+    );
+    end(held, job, &Outcome::Failed(error)).await;
+}
+
 /// Runs one claimed generate task to its end, or hands it back.
 pub(crate) async fn run(held: Held, job: Job, claim: Claim, permits: Arc<Semaphore>, turn: Turn) {
     let watched = held.worker.watch.begin(&job.id);
-    if held.crash_count >= aig_domain::task::CRASHES_BEFORE_BURIAL {
-        let error = JobError::new(
-            ErrorCode::Poison,
-            "The job brought its worker down three times and was given up. Nothing was charged.",
-        );
-        return end(&held, &job, &Outcome::Failed(error)).await;
-    }
     let Some(provider) = held.worker.app.providers.jobs(&job.provider) else {
         let error = format!("The provider `{}` is not configured any more. Nothing was charged.", job.provider);
         return end(&held, &job, &Outcome::Failed(JobError::new(ErrorCode::ProviderError, error))).await;
@@ -79,7 +85,7 @@ pub(crate) async fn run(held: Held, job: Job, claim: Claim, permits: Arc<Semapho
     };
     let call = call(&job, held.attempt);
     let recorded = (job.progress, tokio::time::Instant::now());
-    let mut task = Generate { held, job, call, provider, state, failures: 0, polls: 0, recorded };
+    let mut task = Generate { held, job, call, provider, state, failures: 0, unknown: 0, polls: 0, recorded };
     // Lost: somebody else has it, or the process ends; either way there is nothing left to write.
     let _ = task.drive(&permits, turn, &watched).await;
 }
@@ -89,8 +95,10 @@ impl Generate {
         let mut turn = Some(turn);
         let worker = Arc::clone(&self.held.worker);
         loop {
+            // A submit is not cut by a cancel: its answer is the only way to know what to call off.
+            let submitting = matches!(self.state, State::Submit(_));
             let next = tokio::select! {
-                () = watched.cancelled.cancelled() => return self.cancel_upstream().await,
+                () = watched.cancelled.cancelled(), if !submitting => return self.cancel_upstream().await,
                 () = worker.abort.cancelled() => return self.hand_back().await,
                 next = self.step() => next?,
             };
@@ -123,9 +131,13 @@ impl Generate {
                     }
                     drop(parked);
                     if turn.is_none() {
+                        let left = worker.app.clock.now().until(self.job.deadline_at);
                         turn = tokio::select! {
+                            () = watched.cancelled.cancelled() => return self.cancel_upstream().await,
                             () = worker.shutdown.stopping() => return self.hand_back().await,
                             turn = worker.turns.next(permits, self.held.crash_count) => turn,
+                            // The next step is then to fail, which needs no permit.
+                            () = tokio::time::sleep(left) => None,
                         };
                     }
                 }
@@ -169,7 +181,7 @@ impl Generate {
         self.polls = self.polls.saturating_add(1);
         match poll {
             Ok(Poll::Pending { progress, after }) => {
-                self.failures = 0;
+                (self.failures, self.unknown) = (0, 0);
                 self.record(progress).await?;
                 Ok(Next::Later(after))
             }
@@ -178,7 +190,8 @@ impl Generate {
                 self.held.step(StepKind::Storing).await?;
                 match store_result::store_result(self, &artifact).await {
                     Ok(result) => Ok(Next::Done(result)),
-                    Err(error) => {
+                    Err(NotStored::Never(error)) => Ok(Next::Fail(error)),
+                    Err(NotStored::Yet(error)) => {
                         // Back to polling on record too: waiting for a provider is no crash.
                         self.held.step(StepKind::Submitted(task.0.clone())).await?;
                         Ok(self.failed(&error))
@@ -189,21 +202,23 @@ impl Generate {
         }
     }
 
-    /// After a poll or a download failed: again later, unless the provider does not know the work.
+    /// After a poll or a download failed: again later, until the deadline. The work is paid for, so that only a clear word of
+    /// the provider ends it: that it refuses the content, or, three times in a row, that it does not know the work.
     fn failed(&mut self, error: &ProviderError) -> Next {
         self.failures += 1;
+        self.unknown = if error.kind == ProviderErrorKind::NotFound { self.unknown + 1 } else { 0 };
         tracing::info!(%error, failures = self.failures, "the provider failed; asking again");
-        match error.kind {
-            ProviderErrorKind::NotFound if self.failures >= NOT_FOUND_LIMIT => Next::Fail(JobError::new(
+        if self.unknown >= NOT_FOUND_LIMIT {
+            return Next::Fail(JobError::new(
                 ErrorCode::ProviderError,
                 "The provider accepted the job and lost it. Nothing was charged. Submit it again.",
-            )),
-            ProviderErrorKind::InvalidInput | ProviderErrorKind::ContentRefused => Next::Fail(job_error(error)),
-            _ => {
-                let wait = jitter(exponential(Duration::from_millis(500), self.failures - 1, LONGEST_WAIT), 20);
-                Next::Later(error.retry_after.map_or(wait, |wish| wish.clamp(wait, LONGEST_WAIT.max(wait))))
-            }
+            ));
         }
+        if error.kind == ProviderErrorKind::ContentRefused {
+            return Next::Fail(job_error(error));
+        }
+        let wait = jitter(exponential(Duration::from_millis(500), self.failures - 1, LONGEST_WAIT), 20);
+        Next::Later(error.retry_after.map_or(wait, |wish| wish.clamp(wait, LONGEST_WAIT.max(wait))))
     }
 
     async fn record(&mut self, progress: Option<i64>) -> Result<(), Lost> {
@@ -212,16 +227,17 @@ impl Generate {
             return Ok(());
         };
         self.recorded = (progress, tokio::time::Instant::now());
-        self.held.step(StepKind::Progress(now.clamp(0, 100))).await
+        let now = now.clamp(0, 100);
+        self.held.step(StepKind::Progress(now)).await?;
+        // What the record of the end says too, unless it is complete.
+        self.job.progress = Some(now);
+        Ok(())
     }
 
     /// Tells the provider to stop, as a favour; the job itself has ended.
     async fn cancel_upstream(&self) -> Result<(), Lost> {
         if let State::Polling(task) = &self.state {
-            let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, self.provider.cancel(task)).await;
-            if !matches!(cancelled, Ok(Ok(()))) {
-                tracing::info!("the provider was not told to stop");
-            }
+            submit::call_off(&*self.provider, task).await;
         }
         Ok(())
     }
@@ -234,17 +250,44 @@ impl Generate {
 
 /// Writes the job's end, unless the lease was lost.
 async fn end(held: &Held, job: &Job, outcome: &Outcome) {
-    let ended =
-        until_stored(&held.worker, "the end of a job", || held.worker.app.tasks.end(&held.lease, job, outcome)).await;
-    match outcome {
-        Outcome::Completed(result) if ended == Some(false) => {
-            // Somebody else ends the job, with a file of their own.
-            if let Err(error) = held.worker.app.files.delete(&result.file_key).await {
-                tracing::warn!(%error, "a file that nobody needs was not deleted");
-            }
+    let app = &held.worker.app;
+    let write = || app.tasks.end(&held.lease, job, outcome);
+    let ended = until_stored(&held.worker, "the end of a job", write).await;
+    match (ended, outcome) {
+        (Ok(true), Outcome::Completed(result)) => {
+            tracing::info!("the job is completed");
+            delete_earlier(held, &job.id, &result.filename).await;
         }
-        Outcome::Completed(_) => tracing::info!("the job is completed"),
-        Outcome::Failed(error) => tracing::info!(code = error.code.as_str(), "the job failed"),
+        (Ok(true), Outcome::Failed(error)) => tracing::info!(code = error.code.as_str(), "the job failed"),
+        (Ok(false), Outcome::Completed(result)) => delete_unless_named(held, &job.id, &result.file_key).await,
+        (Err(Unwritten::Impossible), _) => held.crash().await,
+        (Ok(false), Outcome::Failed(_)) | (Err(Unwritten::Stopping), _) => {}
+    }
+}
+
+/// Deletes what earlier holders of the task may have stored before they lost it.
+async fn delete_earlier(held: &Held, job_id: &str, filename: &str) {
+    let epoch = held.lease.epoch;
+    for earlier in (epoch - MOST_EARLIER).max(1)..epoch {
+        if let Err(error) = held.worker.app.files.delete(&file_key(job_id, earlier, filename)).await {
+            tracing::warn!(%error, "a file that nobody needs was not deleted");
+        }
+    }
+}
+
+/// Deletes a file that somebody else's end made useless. The end that was just refused may have been our own, committed
+/// before its answer was lost, so the row is asked first.
+async fn delete_unless_named(held: &Held, job_id: &str, file_key: &str) {
+    let app = &held.worker.app;
+    let named = match app.store.job_for_file(job_id).await {
+        Ok(job) => job.and_then(|job| job.result).is_some_and(|result| result.file_key == file_key),
+        Err(error) => {
+            tracing::warn!(%error, "a file that may be nobody's is kept");
+            return;
+        }
+    };
+    if !named && let Err(error) = app.files.delete(file_key).await {
+        tracing::warn!(%error, "a file that nobody needs was not deleted");
     }
 }
 

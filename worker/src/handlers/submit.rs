@@ -14,6 +14,8 @@ use super::{Held, Lost};
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// How long the provider has to take a cancel.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Submits the job if `claim` allows it; gives the provider's id, or what to do next.
 pub(super) async fn submit(
@@ -44,17 +46,33 @@ async fn send(
 ) -> Result<Result<ProviderTask, Next>, Lost> {
     let submission = provider.submit(reservation, call).await;
     let attempts_left = held.attempt + 1 < held.worker.app.config.tasks.submit_attempts;
+    let sent = *submission.receipt.billing() != Billing::NotSent;
+    held.worker.app.store.ledger().record_submit(submission.receipt);
     match submission.outcome {
         Ok(task) => {
-            held.step(StepKind::Submitted(task.0.clone())).await?;
-            held.worker.app.store.ledger().record_submit(submission.receipt);
+            if held.step(StepKind::Submitted(task.0.clone())).await.is_err() {
+                cancel_if_cancelled(held, call, provider, &task).await;
+                return Err(Lost);
+            }
             Ok(Ok(task))
         }
-        Err(error) => {
-            let sent = *submission.receipt.billing() != Billing::NotSent;
-            held.worker.app.store.ledger().record_submit(submission.receipt);
-            Ok(Err(after_failure(&error, sent, provider.idempotent_submit(), held.attempt, attempts_left)))
-        }
+        Err(error) => Ok(Err(after_failure(&error, sent, provider.idempotent_submit(), held.attempt, attempts_left))),
+    }
+}
+
+/// A job that was cancelled while it was being submitted: nobody but us knows what to call off at the provider. When the
+/// lease was lost for another reason, whoever has it now goes on with the same work.
+async fn cancel_if_cancelled(held: &Held, call: &JobCall, provider: &dyn JobProvider, task: &ProviderTask) {
+    let Ok(Some(job)) = held.worker.app.store.job_for_file(&call.job_id).await else { return };
+    if job.cancelled_at.is_some() {
+        call_off(provider, task).await;
+    }
+}
+
+/// Tells the provider to stop, as a favour; the job itself has ended.
+pub(super) async fn call_off(provider: &dyn JobProvider, task: &ProviderTask) {
+    if !matches!(tokio::time::timeout(CANCEL_TIMEOUT, provider.cancel(task)).await, Ok(Ok(()))) {
+        tracing::info!("the provider was not told to stop");
     }
 }
 

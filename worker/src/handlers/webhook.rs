@@ -9,7 +9,7 @@ use aig_store::{Attempt, Delivery, DeliveryEnd, WebhookEvent};
 use bytes::Bytes;
 
 use super::Held;
-use crate::persist::until_stored;
+use crate::persist::{Unwritten, until_stored};
 use crate::turn::Turn;
 
 /// How much of an error is kept.
@@ -18,8 +18,10 @@ const MAX_ERROR: usize = 300;
 /// Makes one attempt at delivering `event`.
 pub(crate) async fn run(held: Held, event: WebhookEvent, _turn: Turn) {
     let worker = &held.worker;
-    let Some(headers) = until_stored(worker, "reading a webhook secret", || headers(&held, &event)).await else {
-        return;
+    let headers = match until_stored(worker, "reading a webhook secret", || headers(&held, &event)).await {
+        Ok(headers) => headers,
+        Err(Unwritten::Stopping) => return held.release().await,
+        Err(Unwritten::Impossible) => return held.crash().await,
     };
     let number = held.attempt + 1;
     let begun = (worker.app.clock.now(), tokio::time::Instant::now());
@@ -44,11 +46,30 @@ pub(crate) async fn run(held: Held, event: WebhookEvent, _turn: Turn) {
     };
     tracing::info!(attempt = number, status, error, ?end, "a webhook was sent");
     metrics::counter!("aig_webhook_attempts_total", "outcome" => outcome(end)).increment(1);
+    record(&held, event.id, begun, status, error, end).await;
+}
+
+/// Gives up on an event whose delivery brought its worker down again and again.
+pub(crate) async fn bury(held: &Held, event: WebhookEvent) {
+    let begun = (held.worker.app.clock.now(), tokio::time::Instant::now());
+    let error = Some("it brought its worker down three times".to_owned());
+    record(held, event.id, begun, None, error, DeliveryEnd::GaveUp).await;
+}
+
+async fn record(
+    held: &Held,
+    event_id: String,
+    begun: (Millis, tokio::time::Instant),
+    status: Option<u16>,
+    error: Option<String>,
+    end: DeliveryEnd,
+) {
+    let worker = &held.worker;
     let delivery = Delivery {
         lease: held.lease.clone(),
-        event_id: event.id,
+        event_id,
         attempt: Attempt {
-            number,
+            number: held.attempt + 1,
             at: begun.0,
             duration_ms: u64::try_from(begun.1.elapsed().as_millis()).unwrap_or(u64::MAX),
             status,
@@ -57,7 +78,9 @@ pub(crate) async fn run(held: Held, event: WebhookEvent, _turn: Turn) {
         end,
     };
     let write = || async { Ok(worker.app.store.record_delivery(delivery.clone()).await?) };
-    until_stored(worker, "a webhook attempt", write).await;
+    if until_stored(worker, "a webhook attempt", write).await == Err(Unwritten::Impossible) {
+        held.crash().await;
+    }
 }
 
 fn outcome(end: DeliveryEnd) -> &'static str {

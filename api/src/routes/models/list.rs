@@ -114,28 +114,43 @@ impl From<Model> for ModelRecord {
 /// What a list may be narrowed to.
 #[derive(Debug, Default)]
 struct Filter<'a> {
-    modality: Option<Modality>,
+    modality: Option<Wanted>,
     provider: Option<&'a str>,
     words: Option<String>,
 }
+
+/// A modality of the contract; some have no models here yet.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Known(Modality),
+    None,
+}
+
+/// Modalities of the contract that no model here has.
+const WITHOUT_MODELS: [&str; 6] = ["image", "embedding", "audio-stt", "audio-tts", "moderation", "rerank"];
 
 impl<'a> Filter<'a> {
     fn read(query: &'a Query) -> Result<Self, Error> {
         let modality = match query.text("modality")?.filter(|word| !word.is_empty()) {
             None => None,
-            Some(word) => Some(Modality::parse(word).ok_or_else(|| {
-                Error::invalid("modality", "`modality` must be one of `text`, `video`, `music`, `3d`.")
-            })?),
+            Some(word) if WITHOUT_MODELS.contains(&word) => Some(Wanted::None),
+            Some(word) => Some(Wanted::Known(Modality::parse(word).ok_or_else(unknown_modality)?)),
         };
         let provider = query.text("provider")?.filter(|name| !name.is_empty());
         Ok(Self { modality, provider, words: query.text("q")?.map(str::to_lowercase) })
     }
 
     fn fits(&self, model: &Model) -> bool {
-        self.modality.is_none_or(|modality| model.serves(modality))
+        self.modality.is_none_or(|wanted| matches!(wanted, Wanted::Known(modality) if model.serves(modality)))
             && self.provider.is_none_or(|provider| model.provider == provider)
             && self.words.as_ref().is_none_or(|words| model.id.to_lowercase().contains(words))
     }
+}
+
+fn unknown_modality() -> Error {
+    let known = ["text", "video", "music", "3d"].into_iter().chain(WITHOUT_MODELS);
+    let words: Vec<String> = known.map(|word| format!("`{word}`")).collect();
+    Error::invalid("modality", format!("`modality` must be one of {}.", words.join(", ")))
 }
 
 /// List models.
@@ -172,6 +187,7 @@ mod tests {
         assert!(fits("modality=text&provider=sandbox&q=cHaT", &chat));
         assert!(!fits("modality=video", &chat) && !fits("provider=peer", &chat) && !fits("q=y", &chat));
         assert!(fits("modality=video", &any));
+        assert!(!fits("modality=image", &any), "a word of the contract, without models here");
         assert_eq!(Filter::read(&Query::parse("modality=smell")).unwrap_err().param.as_deref(), Some("modality"));
     }
 

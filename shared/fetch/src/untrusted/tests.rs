@@ -39,7 +39,7 @@ async fn post_to(
 async fn an_answer_is_read_with_its_wish_to_wait() {
     let answer = b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno";
     let answer = post_to("127.0.0.1", &fetcher(&["127.0.0.0/8"]), answer, SOON).await.unwrap();
-    assert_eq!((answer.status, answer.retry_after, &answer.body[..]), (503, Some(7), &b"no"[..]));
+    assert_eq!((answer.status, answer.retry_after), (503, Some(7)));
 }
 
 #[tokio::test]
@@ -71,14 +71,16 @@ async fn private_addresses_are_refused_without_a_connection() {
 }
 
 #[tokio::test]
-async fn slow_and_endless_answers_are_cut() {
+async fn silence_is_cut_and_a_status_counts_however_its_body_goes_on() {
     let silent = post_to("127.0.0.1", &fetcher(&["127.0.0.0/8"]), b"", Duration::from_millis(100)).await;
     assert!(matches!(silent, Err(FetchError::Timeout)), "{silent:?}");
     let half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
-    let half = post_to("127.0.0.1", &fetcher(&["127.0.0.0/8"]), half, Duration::from_millis(100)).await;
-    assert!(matches!(half, Err(FetchError::Timeout)), "{half:?}");
+    let began = std::time::Instant::now();
+    let half = post_to("127.0.0.1", &fetcher(&["127.0.0.0/8"]), half, SOON).await.unwrap();
+    assert_eq!(half.status, 200);
+    assert!(began.elapsed() < SOON, "it is not waited for");
     let mut huge = b"HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n".to_vec();
     huge.extend(vec![b'x'; 200_000]);
     let huge = post_to("127.0.0.1", &fetcher(&["127.0.0.0/8"]), &huge, SOON).await.unwrap();
-    assert_eq!(huge.body.len(), MAX_ANSWER);
+    assert_eq!(huge.status, 200);
 }

@@ -144,3 +144,20 @@ proptest! {
         prop_assert_eq!(relay(include_usage, stream.chunks(1)), expected);
     }
 }
+
+#[test]
+fn members_of_other_types_pass_and_nonsense_does_not() {
+    let odd = [
+        "data: {\"id\":\"c\",\"created\":7.5,\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n",
+        "data: {\"id\":7,\"choices\":\"none\"}\n\n",
+        "data:\n\n",
+        FINISH,
+        "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":3.0,\"completion_tokens\":null}}\n\n",
+        DONE,
+    ];
+    let (out, error, usage) = whole(true, &odd.concat());
+    assert_eq!((out, error), (odd.concat(), None));
+    assert_eq!((usage.input_tokens, usage.output_tokens, usage.estimated), (3, 0, false));
+    let (_, error, _) = relay(false, [CONTENT.as_bytes(), b"data: {\"id\":7,\"a\":\"\xff\"}\n\n", DONE.as_bytes()]);
+    assert!(error.is_some(), "bytes that are no text");
+}

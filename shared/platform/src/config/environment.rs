@@ -1,12 +1,12 @@
 //! The environment: the settings that differ from machine to machine. Each goes before the file's.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use aig_domain::Secret;
+use aig_files::S3Config;
 use ipnet::IpNet;
 
-use super::ConfigError;
+use super::{BrokerUrl, CacheUrl, ConfigError, FilesUrl};
 
 /// Reads variables; a variable that is empty is one that is not set.
 pub(super) struct Environment<'a>(pub(super) &'a dyn Fn(&str) -> Option<String>);
@@ -54,18 +54,46 @@ pub(super) fn database_url(text: &str) -> Result<Secret, ConfigError> {
     }
 }
 
-/// A seam that has only its embedded form in this version.
-pub(super) fn only_memory(name: &str, text: Option<&str>) -> Result<(), ConfigError> {
+/// `memory:` or `amqp://…`. No message here repeats a URL: it may hold a password.
+pub(super) fn broker_url(text: &str) -> Result<BrokerUrl, ConfigError> {
     match text {
-        None | Some("memory:") => Ok(()),
-        Some(_) => Err(ConfigError(format!("{name}: this version supports only `memory:`"))),
+        "memory:" => Ok(BrokerUrl::Memory),
+        _ if text.starts_with("amqp://") || text.starts_with("amqps://") => Ok(BrokerUrl::Amqp(Secret::new(text))),
+        _ => Err(ConfigError("AIG_BROKER_URL is `memory:` or begins with amqp://".into())),
     }
 }
 
-/// `file:///path`.
-pub(super) fn files_dir(text: &str) -> Result<PathBuf, ConfigError> {
+/// `memory:` or `redis://…`.
+pub(super) fn cache_url(text: &str) -> Result<CacheUrl, ConfigError> {
+    match text {
+        "memory:" => Ok(CacheUrl::Memory),
+        _ if text.starts_with("redis://") || text.starts_with("rediss://") => Ok(CacheUrl::Redis(Secret::new(text))),
+        _ => Err(ConfigError("AIG_CACHE_URL is `memory:` or begins with redis://".into())),
+    }
+}
+
+/// `file:///path` or `s3://bucket?endpoint=…`; the keys of a bucket come from variables of their own.
+pub(super) fn files_url(vars: &Environment<'_>, text: &str) -> Result<FilesUrl, ConfigError> {
+    if text.starts_with("s3://") {
+        return Ok(FilesUrl::S3(S3Config {
+            url: text.to_owned(),
+            access_key_id: vars.get("AWS_ACCESS_KEY_ID").map(Secret::new),
+            secret_access_key: vars.get("AWS_SECRET_ACCESS_KEY").map(Secret::new),
+        }));
+    }
     let path = url::Url::parse(text).ok().filter(|url| url.scheme() == "file").and_then(|url| url.to_file_path().ok());
-    path.ok_or_else(|| ConfigError("AIG_FILES_URL: this version supports only `file:///path`".into()))
+    path.map(FilesUrl::Directory)
+        .ok_or_else(|| ConfigError("AIG_FILES_URL is `file:///path` or `s3://bucket?endpoint=…`".into()))
+}
+
+/// What the names of queues and cache keys begin with.
+pub(super) fn prefix(text: String) -> Result<String, ConfigError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if (1..=50).contains(&text.len()) && text.chars().all(plain) {
+        Ok(text)
+    } else {
+        Err(ConfigError("AIG_PREFIX takes 1 to 50 letters, digits, dots, dashes and underscores".into()))
+    }
 }
 
 /// A comma list of networks; an empty word is none.

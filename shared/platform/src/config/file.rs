@@ -11,7 +11,7 @@ use toml::Spanned;
 use url::Url;
 
 use super::ConfigError;
-use super::sections::{Chat, Server, Tasks, Worker};
+use super::sections::{Chat, Server, Tasks, Tiers, Worker};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -24,12 +24,15 @@ pub(super) struct File {
     pub(super) broker_url: Option<String>,
     pub(super) cache_url: Option<String>,
     pub(super) files_url: Option<String>,
+    pub(super) prefix: Option<String>,
+    pub(super) health_listen: Option<String>,
     pub(super) private_targets: Option<String>,
     pub(super) log: Option<String>,
     pub(super) providers: BTreeMap<String, Provider>,
     pub(super) defaults: Defaults,
     pub(super) models: BTreeMap<String, Model>,
     pub(super) server: Server,
+    pub(super) tiers: Tiers,
     pub(super) chat: Chat,
     pub(super) worker: Worker,
     pub(super) tasks: Tasks,

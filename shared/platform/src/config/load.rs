@@ -50,8 +50,7 @@ fn assemble(
 ) -> Result<Config, ConfigError> {
     let either = |name: &str, from_file: Option<String>| vars.get(name).or(from_file);
     let listen = flags.listen.clone().or(either("AIG_LISTEN", file.listen));
-    environment::only_memory("AIG_BROKER_URL", either("AIG_BROKER_URL", file.broker_url).as_deref())?;
-    environment::only_memory("AIG_CACHE_URL", either("AIG_CACHE_URL", file.cache_url).as_deref())?;
+    let or_memory = |name: &str, from_file: Option<String>| either(name, from_file).unwrap_or_else(|| "memory:".into());
     let link = |name: &str, text: Option<String>| text.map(|text| environment::link_url(name, &text)).transpose();
     let mut deadlines = std::collections::HashMap::new();
     for (id, model) in &file.models {
@@ -66,7 +65,13 @@ fn assemble(
         database_url: either("AIG_DATABASE_URL", file.database_url)
             .map(|text| environment::database_url(&text))
             .transpose()?,
-        files_dir: either("AIG_FILES_URL", file.files_url).map(|text| environment::files_dir(&text)).transpose()?,
+        broker: environment::broker_url(&or_memory("AIG_BROKER_URL", file.broker_url))?,
+        cache: environment::cache_url(&or_memory("AIG_CACHE_URL", file.cache_url))?,
+        files: either("AIG_FILES_URL", file.files_url).map(|text| environment::files_url(vars, &text)).transpose()?,
+        prefix: environment::prefix(either("AIG_PREFIX", file.prefix).unwrap_or_else(|| "aigateway.".into()))?,
+        health_listen: either("AIG_HEALTH_LISTEN", file.health_listen)
+            .map(|text| environment::listen(&text))
+            .transpose()?,
         secret_key: vars.secret_key()?,
         private_targets: either("AIG_PRIVATE_TARGETS", file.private_targets)
             .map(|text| environment::networks(&text))
@@ -82,6 +87,7 @@ fn assemble(
         },
         deadlines,
         server: file.server,
+        tiers: file.tiers,
         chat: file.chat,
         worker: file.worker,
         tasks: file.tasks,

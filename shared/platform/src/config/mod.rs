@@ -7,6 +7,7 @@ mod file;
 mod load;
 pub mod reference;
 mod sections;
+mod split;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,13 +15,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aig_domain::Secret;
+use aig_files::S3Config;
 use aig_inference::Defaults;
 use aig_providers::ProviderConfig;
 use aig_store::StoreConfig;
 use ipnet::IpNet;
 
 pub use load::{Flags, load};
-pub use sections::{Chat, Server, Tasks, Worker};
+pub use sections::{Chat, Server, Tasks, Tiers, Worker};
+pub use split::SplitRole;
 
 /// How many connections one process opens to PostgreSQL.
 const MAX_CONNECTIONS: u32 = 16;
@@ -29,6 +32,33 @@ const MAX_CONNECTIONS: u32 = 16;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
+
+/// Which broker rings for workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokerUrl {
+    /// The one in this process.
+    Memory,
+    /// RabbitMQ: `amqp://…` or `amqps://…`; may hold a password.
+    Amqp(Secret),
+}
+
+/// Where rate limits are counted and signals go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheUrl {
+    /// In this process.
+    Memory,
+    /// Redis: `redis://…` or `rediss://…`; may hold a password.
+    Redis(Secret),
+}
+
+/// Where result files are kept.
+#[derive(Clone, Debug)]
+pub enum FilesUrl {
+    /// A folder: of this machine, or shared by all of them.
+    Directory(PathBuf),
+    /// A bucket of any server that speaks S3.
+    S3(S3Config),
+}
 
 /// The configuration of a process, checked.
 #[derive(Clone, Debug)]
@@ -43,8 +73,16 @@ pub struct Config {
     pub media_url: Option<String>,
     /// `sqlite:…` or `postgres://…`; `None` means `gateway.db` in the data folder.
     pub database_url: Option<Secret>,
+    /// Which broker rings for workers.
+    pub broker: BrokerUrl,
+    /// Where rate limits are counted and signals go.
+    pub cache: CacheUrl,
     /// Where result files are kept; `None` means `files` in the data folder.
-    pub files_dir: Option<PathBuf>,
+    pub files: Option<FilesUrl>,
+    /// What the names of queues and cache keys begin with.
+    pub prefix: String,
+    /// Where workers and schedulers answer `/healthz`, `/readyz` and `/metrics`; `None` means nowhere.
+    pub health_listen: Option<SocketAddr>,
     /// `kid:base64`, comma list; `None` means `secret-key` in the data folder.
     pub secret_key: Option<Secret>,
     /// What tenants' URLs may reach besides public addresses; `None` means the default.
@@ -61,6 +99,8 @@ pub struct Config {
     pub deadlines: HashMap<String, Duration>,
     /// The HTTP server.
     pub server: Server,
+    /// Rate limits.
+    pub tiers: Tiers,
     /// Chat calls.
     pub chat: Chat,
     /// Workers.
@@ -76,14 +116,22 @@ impl Config {
         StoreConfig { url: self.database_url.clone().unwrap_or_else(embedded), max_connections: MAX_CONNECTIONS }
     }
 
-    /// Whether the database is the embedded one, which only one process may open.
+    /// The file of the embedded database, which only one process may open; `None` on PostgreSQL.
+    pub fn embedded_database(&self) -> Option<PathBuf> {
+        let store = self.store();
+        let path = store.url.expose().strip_prefix("sqlite:")?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        Some(PathBuf::from(path.split('?').next().unwrap_or(path)))
+    }
+
+    /// Whether the database is the embedded one.
     pub fn is_embedded(&self) -> bool {
-        self.store().url.expose().starts_with("sqlite:")
+        self.embedded_database().is_some()
     }
 
     /// Where result files are kept.
-    pub fn files(&self) -> PathBuf {
-        self.files_dir.clone().unwrap_or_else(|| self.data_dir.join("files"))
+    pub fn files(&self) -> FilesUrl {
+        self.files.clone().unwrap_or_else(|| FilesUrl::Directory(self.data_dir.join("files")))
     }
 
     /// What tenants' URLs may reach besides public addresses: this machine, when the gateway serves only this machine.

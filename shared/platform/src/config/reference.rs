@@ -28,9 +28,24 @@ const ENVIRONMENT: &[Setting] = &[
     ),
     setting("AIG_MEDIA_URL", "the public URL", "What links to results are made of."),
     setting("AIG_DATABASE_URL", "sqlite: in the data folder", "`sqlite:/path` or `postgres://…`."),
-    setting("AIG_FILES_URL", "file: in the data folder", "`file:///path`: where results are kept."),
-    setting("AIG_BROKER_URL", "memory:", "Only `memory:` in this version."),
-    setting("AIG_CACHE_URL", "memory:", "Only `memory:` in this version."),
+    setting(
+        "AIG_FILES_URL",
+        "file: in the data folder",
+        "Where results are kept: `file:///path`, or `s3://bucket/folder?endpoint=https://host&region=name`.",
+    ),
+    setting("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY", "none", "The keys of the bucket."),
+    setting("AIG_BROKER_URL", "memory:", "`memory:`, or RabbitMQ as `amqp://user:password@host:5672/vhost`."),
+    setting("AIG_CACHE_URL", "memory:", "Rate limits and signals: `memory:`, or Redis as `redis://host:6379`."),
+    setting(
+        "AIG_PREFIX",
+        "aigateway.",
+        "What the names of queues and cache keys begin with, so that installations can share servers.",
+    ),
+    setting(
+        "AIG_HEALTH_LISTEN",
+        "nowhere",
+        "Where `worker` and `scheduler` answer `/healthz`, `/readyz` and `/metrics`.",
+    ),
     setting(
         "AIG_SECRET_KEY, AIG_SECRET_KEY_FILE",
         "`secret-key` in the data folder",
@@ -47,7 +62,7 @@ const ENVIRONMENT: &[Setting] = &[
 
 const FILE: &[Setting] = &[
     setting(
-        "listen, public_url, media_url, database_url, broker_url, cache_url, files_url, private_targets, log",
+        "listen, public_url, media_url, database_url, broker_url, cache_url, files_url, prefix, health_listen, private_targets, log",
         "",
         "As the variables of those names.",
     ),
@@ -77,11 +92,17 @@ const FILE: &[Setting] = &[
     setting("[server] body_timeout_seconds", "60", "How long a client may take to send its request's body."),
     setting("[server] max_chat_body_bytes", "20971520", "The largest body of a chat request."),
     setting("[server] max_job_body_bytes", "1048576", "The largest body of a job request."),
+    setting(
+        "[tiers] unlimited, free, paid, enterprise",
+        "0, 10, 600, 30000",
+        "How many requests that cost money a key may make a minute, by the tier of its account; 0 sets no limit.",
+    ),
     setting("[chat] keep_alive_seconds", "15", "After this much silence a stream's client gets a comment."),
     setting("[chat] idle_seconds", "60", "After this much silence of the upstream a call is given up."),
     setting("[chat] total_seconds", "600", "The longest call."),
     setting("[chat] head_seconds", "15", "A stream's response headers go out at the latest after this."),
-    setting("[chat] slow_reader_seconds", "60", "A client that reads nothing for this long is cut off."),
+    setting("[chat] slow_reader_seconds", "60", "A client that reads nothing of its answer for this long is cut off."),
+    setting("[worker] queues", "[]: all", "The queues that a worker serves: `video`, `music`, `3d`, `webhook`."),
     setting("[worker] concurrency", "32", "Steps at once, per queue of jobs."),
     setting("[worker] webhook_concurrency", "64", "Webhook deliveries at once."),
     setting("[worker] parked_limit", "10000", "Jobs that wait between polls."),

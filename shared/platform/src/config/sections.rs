@@ -1,7 +1,9 @@
 //! The numbers an operator may turn, with their defaults and floors. Each section is a table of `aigateway.toml`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use aig_domain::task::QUEUES;
 use aig_tasks::LeaseTimes;
 use serde::Deserialize;
 
@@ -37,6 +39,38 @@ impl Default for Server {
             max_chat_body_bytes: 20 * 1024 * 1024,
             max_job_body_bytes: 1024 * 1024,
         }
+    }
+}
+
+/// `[tiers]`: how many requests that cost money each key of an account may make a minute; 0 sets no limit.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tiers {
+    /// The first account's.
+    pub unlimited: u32,
+    /// Accounts that pay nothing.
+    pub free: u32,
+    /// Accounts that pay.
+    pub paid: u32,
+    /// Accounts with a contract.
+    pub enterprise: u32,
+}
+
+impl Default for Tiers {
+    fn default() -> Self {
+        Self { unlimited: 0, free: 10, paid: 600, enterprise: 30_000 }
+    }
+}
+
+impl Tiers {
+    /// Requests per minute of that tier; `None` for no limit. A tier that nobody knows gets the least.
+    pub fn per_minute(&self, tier: &str) -> Option<NonZeroU32> {
+        NonZeroU32::new(match tier {
+            "unlimited" => self.unlimited,
+            "paid" => self.paid,
+            "enterprise" => self.enterprise,
+            _ => self.free,
+        })
     }
 }
 
@@ -77,6 +111,8 @@ impl Default for Chat {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Worker {
+    /// The queues it serves; all of them when empty.
+    pub queues: Vec<String>,
     /// Steps per queue: submits, polls, downloads.
     pub concurrency: usize,
     /// Webhook deliveries.
@@ -90,6 +126,7 @@ pub struct Worker {
 impl Default for Worker {
     fn default() -> Self {
         Self {
+            queues: Vec::new(),
             concurrency: 32,
             webhook_concurrency: 64,
             parked_limit: 10_000,
@@ -160,9 +197,28 @@ impl Tasks {
     }
 }
 
+impl Worker {
+    /// The queues it serves.
+    ///
+    /// # Errors
+    /// When one of the names is no queue.
+    pub fn queues(&self) -> Result<Vec<&'static str>, ConfigError> {
+        if self.queues.is_empty() {
+            return Ok(QUEUES.to_vec());
+        }
+        let known = |name: &String| QUEUES.into_iter().find(|queue| queue == name);
+        let found = self.queues.iter().map(|name| {
+            known(name)
+                .ok_or_else(|| ConfigError(format!("there is no queue `{name}`; there are {}", QUEUES.join(", "))))
+        });
+        found.collect()
+    }
+}
+
 /// Holds all sections to their floors.
 pub(super) fn check(server: &Server, worker: &Worker, tasks: &Tasks) -> Result<(), ConfigError> {
     at_least("server.max_connections", u64::from(server.max_connections), 1)?;
+    worker.queues()?;
     at_least("worker.concurrency", worker.concurrency as u64, 1)?;
     at_least("worker.webhook_concurrency", worker.webhook_concurrency as u64, 1)?;
     tasks.check()

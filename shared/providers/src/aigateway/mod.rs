@@ -10,7 +10,7 @@ use std::time::Duration;
 use aig_domain::Secret;
 use aig_domain::budget::{Billing, Reservation, Usage};
 use aig_domain::catalog::Modality;
-use aig_fetch::{BodyStream, SendError, TrustedClient, read_bounded, with_idle_timeout};
+use aig_fetch::{BodyStream, FetchError, SendError, TrustedClient, UntrustedFetcher, read_bounded, with_idle_timeout};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -20,8 +20,10 @@ use url::Url;
 
 use crate::registry::ProviderConfig;
 use crate::upstream::{bad_response, broken_body, not_answered, not_built, refused, request, retry_after};
-use crate::{Artifact, ByteStream, JobCall, JobProvider, Poll, ProviderError, ProviderTask, Submission};
-use record::Record;
+use crate::{
+    Artifact, ByteStream, JobCall, JobProvider, Poll, ProviderError, ProviderErrorKind, ProviderTask, Submission,
+};
+use record::{Record, is_path_segment};
 
 /// How long the upstream may take to answer a submit, a poll, a cancel; and to begin a download.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,12 +40,15 @@ pub struct Aigateway {
     key: Option<Secret>,
     idempotent_submit: bool,
     client: TrustedClient,
+    fetcher: UntrustedFetcher,
 }
 
 impl Aigateway {
-    /// The upstream of `config`.
-    pub fn new(config: ProviderConfig, client: TrustedClient) -> Self {
-        Self { base: config.base_url, key: config.api_key, idempotent_submit: config.idempotent_submit, client }
+    /// The upstream of `config`. Links of its records that lead to another host go through `fetcher`: where they lead is
+    /// the upstream's word, not the operator's.
+    pub fn new(config: ProviderConfig, client: TrustedClient, fetcher: UntrustedFetcher) -> Self {
+        let (base, key, idempotent_submit) = (config.base_url, config.api_key, config.idempotent_submit);
+        Self { base, key, idempotent_submit, client, fetcher }
     }
 
     fn url(&self, path: &str) -> String {
@@ -70,11 +75,28 @@ impl Aigateway {
         Record::parse(&body.map_err(|error| broken_body(&error))?)
     }
 
-    async fn get(&self, url: &str, with_key: bool) -> Result<Response<BodyStream>, ProviderError> {
-        let key = self.key.as_ref().filter(|_| with_key);
-        let request = request(Method::GET, url, key, Bytes::new()).ok_or_else(not_built)?;
+    async fn get(&self, url: &str) -> Result<Response<BodyStream>, ProviderError> {
+        let request = request(Method::GET, url, self.key.as_ref(), Bytes::new()).ok_or_else(not_built)?;
         let response = self.client.send(request, ANSWER_TIMEOUT).await.map_err(|error| not_answered(&error))?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response, self.key.as_ref()).await) }
+    }
+
+    /// A file on another host than the upstream's: without its key, and only from public addresses.
+    async fn get_elsewhere(&self, url: &Url) -> Result<BodyStream, ProviderError> {
+        match self.fetcher.get(url.as_str(), ANSWER_TIMEOUT).await {
+            Ok((200..=299, body)) => Ok(body),
+            Ok((status, _)) => {
+                tracing::warn!(status, "a provider's link was not answered with a file");
+                Err(ProviderError::new(ProviderErrorKind::Unavailable, "The provider's link does not lead to a file."))
+            }
+            Err(FetchError::Refused(_)) => {
+                Err(bad_response("The provider's link leads to a place that is not public, or not by https."))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a provider's link did not answer");
+                Err(ProviderError::new(ProviderErrorKind::Unavailable, "The provider's link does not answer."))
+            }
+        }
     }
 }
 
@@ -105,7 +127,7 @@ impl JobProvider for Aigateway {
 
     async fn poll(&self, task: &ProviderTask, call: &JobCall, polls: u32) -> Result<Poll, ProviderError> {
         let url = self.url(&format!("/v1/jobs/{}", path_segment(&task.0)?));
-        let response = self.get(&url, true).await?;
+        let response = self.get(&url).await?;
         let hint = retry_after(response.headers()).unwrap_or_default().min(LONGEST_POLL);
         let record = self.record(response).await?;
         record.into_poll(call.modality, poll_interval(polls).max(hint))
@@ -113,11 +135,12 @@ impl JobProvider for Aigateway {
 
     async fn download(&self, artifact: &Artifact, _call: &JobCall) -> Result<ByteStream, ProviderError> {
         let url = self.base.join(&artifact.source).map_err(|_| bad_response("The provider's link makes no sense."))?;
-        let own = url.origin() == self.base.origin();
-        if !own && url.scheme() != "https" {
-            return Err(bad_response("The provider's link leads to another host without https."));
-        }
-        let body = with_idle_timeout(self.get(url.as_str(), own).await?.into_body(), DOWNLOAD_IDLE);
+        let body = if url.origin() == self.base.origin() {
+            self.get(url.as_str()).await?.into_body()
+        } else {
+            self.get_elsewhere(&url).await?
+        };
+        let body = with_idle_timeout(body, DOWNLOAD_IDLE);
         Ok(Box::pin(body.map(|chunk| chunk.map_err(|error| broken_body(&error)))))
     }
 
@@ -140,14 +163,9 @@ fn poll_interval(polls: u32) -> Duration {
     FIRST_POLL.mul_f64(1.5_f64.powi(i32::try_from(polls.min(20)).unwrap_or(20))).min(LONGEST_POLL)
 }
 
-/// The upstream's id as one segment of a path: it came from outside.
+/// The upstream's id as one segment of a path.
 fn path_segment(id: &str) -> Result<&str, ProviderError> {
-    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    if plain && !id.is_empty() && !id.starts_with('.') {
-        Ok(id)
-    } else {
-        Err(bad_response("The provider's id of the job makes no sense."))
-    }
+    if is_path_segment(id) { Ok(id) } else { Err(bad_response("The provider's id of the job makes no sense.")) }
 }
 
 #[cfg(test)]

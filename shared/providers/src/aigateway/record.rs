@@ -42,11 +42,17 @@ enum ErrorPart {
     Object { code: Option<String>, message: Option<String> },
 }
 
+/// Whether the upstream's id can be one segment of a path: it came from outside.
+pub(super) fn is_path_segment(id: &str) -> bool {
+    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    plain && !id.is_empty() && !id.starts_with('.')
+}
+
 impl Record {
     pub(super) fn parse(body: &[u8]) -> Result<Self, ProviderError> {
         let record: Self =
             serde_json::from_slice(body).map_err(|_| bad_response("The provider's job record makes no sense."))?;
-        if record.id.is_empty() || record.id.len() > MAX_ID {
+        if record.id.len() > MAX_ID || !is_path_segment(&record.id) {
             return Err(bad_response("The provider's job record has no usable id."));
         }
         Ok(record)

@@ -2,7 +2,7 @@
 
 use aig_domain::Nano;
 use aig_domain::job::ErrorCode;
-use aig_fetch::TrustedConfig;
+use aig_fetch::{TrustedConfig, UrlPolicy};
 use futures_util::TryStreamExt as _;
 
 use super::*;
@@ -20,7 +20,8 @@ fn provider(url: &str) -> Aigateway {
         quirks: Vec::new(),
         idempotent_submit: true,
     };
-    Aigateway::new(config, TrustedClient::new(&TrustedConfig::default()).unwrap())
+    let fetcher = UntrustedFetcher::new(UrlPolicy::default()).unwrap();
+    Aigateway::new(config, TrustedClient::new(&TrustedConfig::default()).unwrap(), fetcher)
 }
 
 fn call() -> JobCall {

@@ -51,13 +51,20 @@ async fn a_completed_job_has_its_result_and_its_event(t: &TestStore) {
 }
 
 async fn failed_costs_nothing(t: &TestStore) {
-    for (code, reservation) in [
-        (ErrorCode::ProviderError, "released"),
-        (ErrorCode::Cancelled, "released"),
-        (ErrorCode::ProviderOutcomeUnknown, "uncertain"),
+    // What a provider may bill after a submit whose outcome is not known stays on record for the operator.
+    for (code, submitting, reservation) in [
+        (ErrorCode::ProviderError, false, "released"),
+        (ErrorCode::Cancelled, false, "released"),
+        (ErrorCode::ProviderOutcomeUnknown, true, "uncertain"),
+        (ErrorCode::Poison, true, "uncertain"),
+        (ErrorCode::DeadlineExceeded, true, "uncertain"),
+        (ErrorCode::ContentRefused, true, "released"),
     ] {
         let job = t.accept("acc_1").await;
         let claimed = t.claim(1).await.remove(0);
+        if submitting {
+            t.step(&claimed, StepKind::Submitting).await;
+        }
         let end = t.end(JobEndTarget::Lease(claimed.lease.clone()), job_of(&claimed), &failed(code));
         assert!(t.store.end_job(end).await.unwrap().is_some());
         let read = t.store.job("acc_1", &job.id).await.unwrap().unwrap();

@@ -10,6 +10,10 @@ use crate::support::{TestStore, both, job_of};
 both!(
     row_is_the_task,
     no_task_is_claimed_twice,
+    a_claim_takes_no_more_than_its_limit,
+    steps_of_one_task_in_one_batch_are_all_kept,
+    two_schedulers_count_one_crash,
+    work_that_is_tried_again_stands_behind_new_work_of_others,
     one_tenants_backlog_does_not_starve_another,
     ten_thousand_tasks_of_one_tenant_do_not_delay_anothers_single_one,
     a_step_right_behind_another_of_the_same_task_comes_second,
@@ -43,6 +47,73 @@ async fn no_task_is_claimed_twice(t: &TestStore) {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 60);
+}
+
+async fn a_claim_takes_no_more_than_its_limit(t: &TestStore) {
+    // Statistics of an almost empty table are what once led the planner to run the inner SELECT for each outer row.
+    t.accept("acc_1").await;
+    t.execute("ANALYZE tasks").await;
+    for _ in 0..40 {
+        t.accept("acc_1").await;
+    }
+    for _ in 0..5 {
+        assert_eq!(t.claim(2).await.len(), 2);
+    }
+    assert_eq!(t.store.due().await.unwrap()[0].ready, 31);
+}
+
+async fn steps_of_one_task_in_one_batch_are_all_kept(t: &TestStore) {
+    for _ in 0..20 {
+        let job = t.accept("acc_1").await;
+        let claimed = t.claim(1).await.remove(0);
+        t.step(&claimed, StepKind::Submitting).await;
+        // The caller of the first is gone before it is written; then the task is handed back.
+        let (first, second) = tokio::join!(
+            t.step(&claimed, StepKind::Submitted("upstream_1".into())),
+            t.step(&claimed, StepKind::Release),
+        );
+        assert!(first && second);
+        let again = t.claim(1).await.remove(0);
+        assert!(matches!(&again.work, Work::Generate { claim: Claim::Resume(task), .. } if task == "upstream_1"));
+        let end = t.end(aig_store::JobEndTarget::Lease(again.lease.clone()), &job, &crate::support::completed());
+        t.store.end_job(end).await.unwrap();
+    }
+}
+
+async fn two_schedulers_count_one_crash(t: &TestStore) {
+    if t.store.is_embedded() {
+        return; // One process, and its lock is the lease.
+    }
+    t.store.register_process("worker_1", aig_store::Role::Worker, Duration::from_secs(1)).await.unwrap();
+    for _ in 0..50 {
+        t.accept("acc_1").await;
+    }
+    for claimed in t.claim(50).await {
+        t.step(&claimed, StepKind::Submitting).await;
+    }
+    t.clock.forward(Duration::from_secs(2));
+    let rescues = futures_util::future::join_all((0..4).map(|_| t.store.rescue())).await;
+    assert_eq!(rescues.into_iter().map(Result::unwrap).sum::<u64>(), 50);
+    t.clock.forward(Duration::from_mins(1));
+    t.store.promote_due().await.unwrap();
+    let again = t.claim(50).await;
+    assert_eq!(again.len(), 50);
+    assert!(again.iter().all(|claimed| claimed.crash_count == 1 && claimed.lease.epoch == 3));
+}
+
+async fn work_that_is_tried_again_stands_behind_new_work_of_others(t: &TestStore) {
+    for _ in 0..30 {
+        t.accept("acc_big").await;
+    }
+    for claimed in t.claim(30).await {
+        let at = t.now().plus(Duration::from_secs(1));
+        t.step(&claimed, StepKind::Retry { unknown: false, at, error: "busy".into() }).await;
+    }
+    t.clock.forward(Duration::from_secs(1));
+    assert_eq!(t.store.promote_due().await.unwrap(), 30);
+    let single = t.accept("acc_small").await;
+    let next = t.claim(2).await;
+    assert!(next.iter().any(|claimed| job_of(claimed).id == single.id), "it waits for one job at most");
 }
 
 async fn one_tenants_backlog_does_not_starve_another(t: &TestStore) {

@@ -14,12 +14,16 @@ async fn results_end_after_their_time(t: &TestStore) {
     let claimed = t.claim(1).await.remove(0);
     t.store.end_job(t.end(JobEndTarget::Lease(claimed.lease.clone()), &job, &completed())).await.unwrap();
     t.clock.forward(RESULT_KEPT.saturating_sub(Duration::from_secs(1)));
-    assert!(t.store.expired_results().await.unwrap().is_empty());
+    assert!(t.store.expired_results(None).await.unwrap().is_empty());
     t.clock.forward(Duration::from_secs(1));
-    let expired = t.store.expired_results().await.unwrap();
-    assert_eq!((expired[0].job_id.as_str(), expired[0].file_key.as_str()), (job.id.as_str(), "jobs/x/1/video.mp4"));
-    t.store.forget_result(&job.id).await.unwrap();
-    assert!(t.store.expired_results().await.unwrap().is_empty());
+    let expired = t.store.expired_results(None).await.unwrap();
+    assert_eq!(
+        (expired[0].job_id.as_str(), expired[0].file_key.as_deref()),
+        (job.id.as_str(), Some("jobs/x/1/video.mp4"))
+    );
+    assert!(t.store.expired_results(expired.last()).await.unwrap().is_empty(), "the next page");
+    t.store.forget_results(&[&job.id]).await.unwrap();
+    assert!(t.store.expired_results(None).await.unwrap().is_empty());
     assert!(t.store.job("acc_1", &job.id).await.unwrap().unwrap().result.is_none());
 }
 

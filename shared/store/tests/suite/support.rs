@@ -172,6 +172,18 @@ impl TestStore {
         NewJob { idempotency: Some(idempotency), ..self.job(account) }
     }
 
+    /// Runs a statement that the store itself has no use for.
+    pub async fn execute(&self, sql: &'static str) {
+        let url = self.config.url.expose();
+        if url.starts_with("sqlite:") {
+            let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+            sqlx::query(sql).execute(&mut connection).await.unwrap();
+        } else {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            sqlx::query(sql).execute(&mut connection).await.unwrap();
+        }
+    }
+
     /// Stores a job of `account`.
     pub async fn accept(&self, account: &str) -> Job {
         match self.store.accept_job(self.job(account)).await.unwrap() {
