@@ -1,8 +1,9 @@
 //! The write combiner: what waits while a commit is under way becomes the next transaction. No timer.
 //!
 //! A lane takes at most [`MAX_ROWS`] items per transaction. A caller that goes away does not cancel its item. When the
-//! database refuses a batch because of one row, the items run one by one; a deadlock or serialization failure reruns the
-//! batch; after a commit whose outcome is not known every item is looked up before anything is written again.
+//! database refuses a batch because of one row, the items run one by one; a deadlock, a serialization failure or a
+//! connection that breaks before the commit reruns the batch; after a commit whose outcome is not known every item is looked
+//! up before anything is written again.
 //!
 //! With PostgreSQL no caller waits for longer than [`PATIENCE`], whatever the network does; an item that nobody waits for
 //! any more is not begun.
@@ -22,8 +23,11 @@ use crate::postgres::no_answer;
 use crate::sql::MAX_ROWS;
 use crate::{StoreError, dialect};
 
-/// How often a batch is rerun after deadlocks before its callers hear of it.
+/// How often a batch is rerun before its callers hear of it.
 const RERUNS: u32 = 5;
+/// A batch that loses its connection this soon, before its commit, is rerun on another: the server restarts, or one
+/// connection broke.
+const RECONNECT: Duration = Duration::from_secs(1);
 /// For how long an ambiguous commit is asked about while the database comes back, and the wait in between.
 const LOOK_UP_FOR: Duration = Duration::from_secs(4);
 const LOOK_UP_WAIT: Duration = Duration::from_millis(500);
@@ -185,16 +189,17 @@ impl<E: Into<StoreError>> From<E> for Failure {
 }
 
 async fn attempt<B: Batch>(batch: &B, db: &Db, items: &[&B::Item]) -> Result<Vec<B::Output>, Failure> {
-    let mut reruns = 0;
+    let (mut reruns, begun) = (0, Instant::now());
     loop {
         let failure = match once(batch, db, items).await {
             Ok(outputs) => return Ok(outputs),
             Err(failure) => failure,
         };
+        let again = |error: &sqlx::Error| {
+            dialect::is_rerun(error) || dialect::is_lost_connection(error) && begun.elapsed() < RECONNECT
+        };
         match &failure {
-            Failure::Nothing(StoreError::Database { source, .. }) if dialect::is_rerun(source) && reruns < RERUNS => {
-                reruns += 1;
-            }
+            Failure::Nothing(StoreError::Database { source, .. }) if reruns < RERUNS && again(source) => reruns += 1,
             _ => return Err(failure),
         }
     }
@@ -306,5 +311,8 @@ fn same_for_all<T>(count: usize, error: &StoreError) -> Vec<Result<T, StoreError
 
 /// The same failure for another caller: sqlx's errors cannot be cloned, their words can.
 fn copy(error: &sqlx::Error) -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::other(error.to_string()))
+    sqlx::Error::Io(match error {
+        sqlx::Error::Io(error) => std::io::Error::new(error.kind(), error.to_string()),
+        other => std::io::Error::other(other.to_string()),
+    })
 }

@@ -16,7 +16,8 @@ const DUE: &str =
 static PROMOTE: Rows = Rows::new(
     "WITH v (id, fair_seq) AS (VALUES ",
     &["TEXT", "BIGINT"],
-    ") UPDATE tasks SET state = 'ready', fair_seq = v.fair_seq FROM v WHERE tasks.id = v.id AND tasks.state = 'waiting'",
+    ") UPDATE tasks SET state = 'ready', fair_seq = v.fair_seq FROM v WHERE tasks.id = v.id \
+     AND COALESCE(tasks.state, '') = 'waiting'",
 );
 const COUNT: &str =
     "SELECT COUNT(*) FROM (SELECT 1 AS hit FROM tasks WHERE queue = $1 AND state = 'ready' LIMIT $2) AS ready";

@@ -185,7 +185,8 @@ static END_TASKS: Rows = Rows::new(
     &["TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT"],
     ") UPDATE tasks SET state = v.state, run_at = COALESCE(v.run_at, tasks.run_at), \
      attempt = tasks.attempt + v.attempts, ended_at = v.ended_at, last_error = COALESCE(v.error, tasks.last_error) \
-     FROM v WHERE tasks.id = v.id AND tasks.lease_epoch = v.epoch AND tasks.state = 'running' \
+     FROM v WHERE tasks.id = v.id AND tasks.lease_epoch = v.epoch \
+     AND COALESCE(tasks.state, '') = 'running' \
      RETURNING tasks.id, tasks.lease_epoch, tasks.phase",
 );
 

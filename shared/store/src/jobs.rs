@@ -176,7 +176,7 @@ impl Store {
     }
 }
 
-static VERSIONS: Rows = Rows::new("SELECT id, version FROM jobs WHERE id IN (VALUES ", &["TEXT"], ")");
+static VERSIONS: Rows = Rows::new("SELECT id, version FROM jobs WHERE id IN (", &["TEXT"], ")");
 
 impl Store {
     /// The versions of these jobs, by id, in no order; a job that is not there is left out.

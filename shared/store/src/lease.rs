@@ -219,9 +219,9 @@ async fn claim(tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<TaskRow>, Stor
 }
 
 const BURY: &str = "UPDATE tasks SET state = 'buried', last_error = $2 WHERE id = $1";
-static JOBS: Rows = Rows::new(concat!("SELECT ", job_columns!(), " FROM jobs WHERE id IN (VALUES "), &["TEXT"], ")");
+static JOBS: Rows = Rows::new(concat!("SELECT ", job_columns!(), " FROM jobs WHERE id IN ("), &["TEXT"], ")");
 static EVENTS: Rows =
-    Rows::new("SELECT id, account_id, job_id, url, body FROM webhook_events WHERE id IN (VALUES ", &["TEXT"], ")");
+    Rows::new("SELECT id, account_id, job_id, url, body FROM webhook_events WHERE id IN (", &["TEXT"], ")");
 
 /// Joins tasks with what they are about.
 async fn with_work(tx: &mut Tx, queue: &str, mut rows: Vec<TaskRow>) -> Result<Vec<Claimed>, StoreError> {

@@ -52,20 +52,28 @@ const WEDGED: Duration = Duration::from_secs(10);
 /// How often a transaction that has not begun yet is begun again on another connection.
 const BEGINS: u32 = 3;
 
-/// What every connection tells the server. The timeout of idle transactions and the four about TCP are for the time after our
-/// end is gone or stopped without a word: the server must not hold our locks and connections for hours.
+/// What every connection tells the server.
 ///
-/// Every statement over a large table here takes the first rows in the order of an index. The planner knows that only while
-/// its statistics are fresh: after a burst of 100,000 tasks it may fetch and sort all of them for each claim, by a bitmap scan
-/// that promised two rows (measured: 380 ms for a claim instead of 20). Without bitmap scans it has no such choice.
-const SESSION: [(&str, &str); 7] = [
+/// The timeout of idle transactions and the four about TCP are for the time after our end is gone or stopped without a word:
+/// the server must not hold our locks and connections for hours.
+///
+/// The rest is for the planner. Every statement here touches few rows by way of an index, also where a table is large, and
+/// joins have a short list to begin with. The planner finds that out only while its statistics are fresh: without them it
+/// sorted a backlog of 100,000 tasks for each claim and went through all running tasks for each step. (That is also why
+/// statements that are given a list of tasks ask for `COALESCE(state, '')`: no partial index offers itself in its place.)
+const SESSION: [(&str, &str); 12] = [
     ("statement_timeout", "5s"),
     ("idle_in_transaction_session_timeout", "5s"),
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
     ("tcp_user_timeout", "20s"),
+    ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("random_page_cost", "1.1"),
+    ("jit", "off"),
 ];
 
 /// How `config` says to connect, without the limits of [`SESSION`].
@@ -292,12 +300,13 @@ impl Shared {
 /// The watchdog: tells a server that is away from one that is there, over a connection that serves nothing else.
 async fn watch(shared: Arc<Shared>) {
     let mut connection: Option<PgConnection> = None;
-    // Whether connections may have died since the server last answered.
-    let mut broken = false;
+    // Whether connections may have died since the server last answered, and whether it was heard to say no.
+    let (mut broken, mut refused) = (false, false);
     loop {
         let had_one = connection.is_some();
         match within(Instant::now() + PROBE, probe(&shared.options, &mut connection)).await {
             Ok(()) => {
+                refused = false;
                 if std::mem::take(&mut broken) {
                     shared.suspect(shared.current().number, "the server was away");
                 }
@@ -318,7 +327,7 @@ async fn watch(shared: Arc<Shared>) {
                         tracing::warn!(%error, "PostgreSQL does not answer; requests are refused until it does");
                         shared.down.send_replace(Some(Instant::now()));
                     }
-                } else {
+                } else if !std::mem::replace(&mut refused, true) {
                     tracing::warn!(%error, "PostgreSQL refused the watchdog");
                 }
             }

@@ -30,7 +30,8 @@ const EXPIRED: &str = "SELECT id, result, expires_at FROM jobs WHERE result IS N
 static FORGET: Rows = Rows::new(
     "WITH v (id) AS (VALUES ",
     &["TEXT"],
-    ") UPDATE jobs SET result = NULL, version = jobs.version + 1 FROM v WHERE jobs.id = v.id",
+    ") UPDATE jobs SET result = NULL, version = jobs.version + 1 FROM v WHERE jobs.id = v.id \
+     AND COALESCE(jobs.result, '') <> ''",
 );
 const OLD_KEYS: &str = "DELETE FROM idempotency WHERE (account_id, route, idem_key) IN \
     (SELECT account_id, route, idem_key FROM idempotency WHERE expires_at <= $1 LIMIT $2)";

@@ -71,7 +71,8 @@ static UPDATE_TASKS: Rows = Rows::new(
      provider_task = COALESCE(v.provider_task, tasks.provider_task), state = v.state, \
      run_at = COALESCE(v.run_at, tasks.run_at), attempt = tasks.attempt + v.attempts, \
      last_error = COALESCE(v.error, tasks.last_error) \
-     FROM v WHERE tasks.id = v.id AND tasks.lease_epoch = v.epoch AND tasks.state = 'running' \
+     FROM v WHERE tasks.id = v.id AND tasks.lease_epoch = v.epoch \
+     AND COALESCE(tasks.state, '') = 'running' \
      RETURNING tasks.id, tasks.lease_epoch",
 );
 

@@ -47,17 +47,16 @@ const RESCUE_AT_ONCE: i64 = 1000;
 macro_rules! free {
     ($which:literal, $limit:literal) => {
         concat!(
-            "UPDATE tasks SET lease_epoch = lease_epoch + 1, worker = NULL, last_error = 'its worker died', \
+            "WITH lost (task_id) AS MATERIALIZED (SELECT id FROM tasks WHERE state = 'running' ",
+            $which,
+            $limit,
+            ") UPDATE tasks SET lease_epoch = lease_epoch + 1, worker = NULL, last_error = 'its worker died', \
              crash_count = crash_count + CASE WHEN phase IN ('submitting', 'storing') THEN 1 ELSE 0 END, \
              state = CASE WHEN phase IN ('submitting', 'storing') THEN 'waiting' ELSE 'ready' END, \
              run_at = CASE WHEN phase NOT IN ('submitting', 'storing') THEN $1 \
                 WHEN crash_count = 0 THEN $2 WHEN crash_count = 1 THEN $3 ELSE $4 END \
-             WHERE state = 'running' ",
-            $which,
-            "AND id IN (SELECT id FROM tasks WHERE state = 'running' ",
-            $which,
-            $limit,
-            ")"
+             FROM lost WHERE id = task_id AND COALESCE(state, '') = 'running' ",
+            $which
         )
     };
 }
