@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
 use crate::gateway::{Answer, Gateway};
+use crate::servers::is_distributed;
 use crate::upstream::config;
 
 const LONG: Duration = Duration::from_mins(4);
@@ -145,38 +146,51 @@ pub async fn fake(honours_keys: bool) -> JobsFake {
         .unwrap()
 }
 
+/// How many jobs and kills: fewer where every kill ends and starts a process for each role.
+fn load() -> (usize, usize) {
+    if is_distributed() { (300, 3) } else { (2000, 10) }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_ten_times_two_thousand_jobs_all_complete_once() {
+    let (jobs, kills) = load();
     let fake = fake(true).await;
     let gateway = Gateway::start(&config(&fake.url(), true)).await;
-    let run = run(gateway, fake, 2000, async |gateway, fake| kill_again_and_again(gateway, fake, 2000, 10).await).await;
+    let run =
+        run(gateway, fake, jobs, async |gateway, fake| kill_again_and_again(gateway, fake, jobs, kills).await).await;
     run.check();
     assert_eq!(
         run.count("status", "completed"),
-        2000,
+        jobs,
         "{:?}",
         run.ended.values().find(|job| job["status"] == "failed")
     );
-    assert_eq!(run.fake.stats().billed, 2000);
+    assert_eq!(run.fake.stats().billed as usize, jobs);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_idempotency_upstream_nothing_is_made_twice() {
+    let (jobs, kills) = load();
     let fake = fake(false).await;
     let gateway = Gateway::start(&config(&fake.url(), false)).await;
-    let run = run(gateway, fake, 2000, async |gateway, fake| kill_again_and_again(gateway, fake, 2000, 10).await).await;
+    let run =
+        run(gateway, fake, jobs, async |gateway, fake| kill_again_and_again(gateway, fake, jobs, kills).await).await;
     run.check();
     let unknown = run.count("error_code", "provider_outcome_unknown");
-    assert_eq!(run.count("status", "completed") + unknown, 2000, "all others complete");
+    assert_eq!(run.count("status", "completed") + unknown, jobs, "all others complete");
     for job in run.ended.values().filter(|job| job["status"] == "failed") {
         assert_eq!(job["cost_cents"], 0);
     }
     let metrics = run.gateway.read().await.metrics().await;
-    assert!(unknown < 400, "{unknown} unknown\n{metrics}");
+    // Each kill can leave no more in doubt than submits were under way: one for each permit.
+    assert!(unknown <= 32 * kills, "{unknown} unknown\n{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_on_postgres_no_job_is_lost() {
+    if is_distributed() {
+        return; // One process, which the other composition's run covers.
+    }
     let fake = fake(true).await;
     let Some(gateway) = Gateway::start_on_postgres(&config(&fake.url(), true)).await else { return };
     assert!(gateway.database().is_some());
