@@ -1,6 +1,6 @@
 //! The HTTP API: one door, [`run`].
 //!
-//! A request passes [`serve`] (connections), [`middleware::door`] (id, errors, panics, log), the table of [`router`], the
+//! A request passes [`serve()`] (connections), [`middleware::door`] (id, errors, panics, log), the table of [`router`], the
 //! guard of [`middleware::auth`], and then one of [`routes`], one file per endpoint. Tests live beside what they test; those
 //! that need a whole gateway are in `tests/it` of the workspace.
 

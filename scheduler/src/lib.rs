@@ -1,5 +1,5 @@
 //! The scheduler: what happens by the clock. Each tick is a loop of its own, so that a slow one delays no other. Of several
-//! schedulers only the [leader](leader) ticks.
+//! schedulers only the [leader] ticks.
 
 mod leader;
 mod ticks;

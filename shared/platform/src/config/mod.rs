@@ -1,6 +1,6 @@
 //! The configuration: TOML file < environment < flags. [`load`](load::load) puts it together once, at start.
 //!
-//! `docs/configuration.md` lists every setting; a test holds it to [`reference`].
+//! `docs/configuration.md` lists every setting; a test holds it to [`mod@reference`].
 
 mod environment;
 mod file;
