@@ -1,13 +1,15 @@
 //! The embedded adapter: a folder.
 //!
 //! A file is written beside its place, synced, renamed into it, and the folder is synced: after a crash it is there whole or
-//! not at all. What a crash left half-written is removed when the folder is opened.
+//! not at all. Several processes, also of several machines, may share the folder: names are random, and what a crash left
+//! half-written is removed when the folder is opened only once it is a day old.
 
 use std::io::SeekFrom;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use aig_domain::id::random_bytes;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream};
@@ -21,25 +23,40 @@ use crate::{FileKey, Files, FilesError, Incoming, Outgoing, Stored};
 const CHUNK: usize = 128 * 1024;
 /// Where files are written before they have their place.
 const UNFINISHED: &str = ".unfinished";
+/// When a file that has no place yet can be nobody's work any more.
+const ABANDONED: Duration = Duration::from_hours(24);
 
 /// A folder of files.
 pub struct Directory {
     root: PathBuf,
-    next: AtomicU64,
 }
 
 impl Directory {
-    /// Opens the folder, makes it if needed, and removes what a crash left half-written.
+    /// Opens the folder, makes it if needed, and removes what crashes left half-written.
     ///
     /// # Errors
     /// When the folder cannot be made or written to.
     pub async fn open(root: &Path) -> Result<Self, FilesError> {
-        let unfinished = root.join(UNFINISHED);
-        if fs::try_exists(&unfinished).await? {
-            fs::remove_dir_all(&unfinished).await?;
+        fs::create_dir_all(root.join(UNFINISHED)).await?;
+        let directory = Self { root: root.to_owned() };
+        directory.remove_abandoned().await?;
+        Ok(directory)
+    }
+
+    /// Ages are told by the folder's own clock, which may be another machine's.
+    async fn remove_abandoned(&self) -> Result<(), FilesError> {
+        let probe = Scratch(self.scratch());
+        fs::write(&probe.0, b"").await?;
+        let now = fs::metadata(&probe.0).await?.modified()?;
+        let mut entries = fs::read_dir(self.root.join(UNFINISHED)).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            // It may be gone by now: finished, or removed by another process.
+            let Ok(modified) = entry.metadata().await.and_then(|meta| meta.modified()) else { continue };
+            if now.duration_since(modified).is_ok_and(|age| age > ABANDONED) {
+                let _ = fs::remove_file(entry.path()).await;
+            }
         }
-        fs::create_dir_all(&unfinished).await?;
-        Ok(Self { root: root.to_owned(), next: AtomicU64::new(0) })
+        Ok(())
     }
 
     fn place(&self, key: &str) -> Result<PathBuf, FilesError> {
@@ -47,8 +64,7 @@ impl Directory {
     }
 
     fn scratch(&self) -> PathBuf {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.root.join(UNFINISHED).join(format!("{}-{number}", std::process::id()))
+        self.root.join(UNFINISHED).join(hex::encode(random_bytes::<16>()))
     }
 }
 
@@ -59,8 +75,7 @@ impl Files for Directory {
         let scratch = Scratch(self.scratch());
         let stored = write(&scratch.0, body, max_bytes).await?;
         let folder = place.parent().unwrap_or(&self.root).to_owned();
-        fs::create_dir_all(&folder).await?;
-        fs::rename(&scratch.0, &place).await?;
+        move_into(&scratch.0, &folder, &place).await?;
         sync_folders(&folder, &self.root).await?;
         Ok(stored)
     }
@@ -126,7 +141,7 @@ impl Drop for Scratch {
 }
 
 async fn write(path: &Path, mut body: Incoming, max_bytes: u64) -> Result<Stored, FilesError> {
-    let mut file = File::create(path).await?;
+    let mut file = File::create_new(path).await?;
     let mut intake = Intake::new(max_bytes);
     while let Some(chunk) = body.next().await {
         file.write_all(&intake.take(chunk)?).await?;
@@ -134,6 +149,18 @@ async fn write(path: &Path, mut body: Incoming, max_bytes: u64) -> Result<Stored
     file.flush().await?;
     file.sync_all().await?;
     Ok(intake.stored())
+}
+
+/// Gives a file its place. A folder that was empty may be deleted between its making and its use; then it is made again.
+async fn move_into(scratch: &Path, folder: &Path, place: &Path) -> Result<(), FilesError> {
+    fs::create_dir_all(folder).await?;
+    match fs::rename(scratch, place).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).await?;
+            Ok(fs::rename(scratch, place).await?)
+        }
+        moved => Ok(moved?),
+    }
 }
 
 /// Makes new names durable, from `folder` up to `root`.

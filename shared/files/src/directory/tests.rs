@@ -26,9 +26,14 @@ async fn what_a_crash_left_half_written_is_removed() {
     let temp = tempfile::tempdir().unwrap();
     let files = Directory::open(temp.path()).await.unwrap();
     files.put("a", body("kept"), 100).await.unwrap();
-    std::fs::write(temp.path().join(UNFINISHED).join("1-1"), b"half").unwrap();
+    let (old, fresh) = (temp.path().join(UNFINISHED).join("old"), temp.path().join(UNFINISHED).join("fresh"));
+    std::fs::write(&fresh, b"half").unwrap();
+    let written = std::fs::metadata(&fresh).unwrap().modified().unwrap();
+    let file = std::fs::File::create(&old).unwrap();
+    file.set_modified(written - ABANDONED - Duration::from_secs(1)).unwrap();
     let reopened = Directory::open(temp.path()).await.unwrap();
-    assert_eq!(std::fs::read_dir(temp.path().join(UNFINISHED)).unwrap().count(), 0);
+    assert!(!old.exists(), "nobody can be at it any more");
+    assert!(fresh.exists(), "another process may be at it");
     let chunks: Vec<Bytes> = reopened.read("a", 0..4).await.unwrap().try_collect().await.unwrap();
     assert_eq!(chunks.concat(), b"kept");
     reopened.check().await.unwrap();
