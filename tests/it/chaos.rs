@@ -26,6 +26,8 @@ pub struct Run {
     accepted: Vec<String>,
     /// The jobs at the end, by id.
     ended: HashMap<String, Value>,
+    /// What signs the webhooks.
+    secret: String,
 }
 
 /// Submits `jobs` jobs under keys of their own while `fault` happens; waits for all ends and webhooks.
@@ -46,7 +48,8 @@ where
         receiver.deliveries().iter().map(|delivery| body(&delivery.body)["id"].as_str().unwrap().to_owned()).collect()
     };
     eventually("every end is told", LONG, || async { (told(&receiver).len() == jobs).then_some(()) }).await.unwrap();
-    Run { gateway, fake, receiver, accepted, ended }
+    let secret = gateway.read().await.get("/v1/webhook-secret").await.body["secret"].as_str().unwrap().to_owned();
+    Run { gateway, fake, receiver, accepted, ended, secret }
 }
 
 /// Waits until this many jobs were made.
@@ -130,6 +133,7 @@ impl Run {
         assert_eq!(self.ended.len(), self.accepted.len(), "nothing was made that nobody asked for");
         let mut events: HashMap<String, (String, bytes::Bytes)> = HashMap::new();
         for delivery in self.receiver.deliveries() {
+            assert!(delivery.is_signed_by(&self.secret), "{delivery:?}");
             let job = body(&delivery.body)["id"].as_str().unwrap().to_owned();
             let event = (delivery.header("webhook-id").to_owned(), delivery.body.clone());
             assert_eq!(*events.entry(job).or_insert_with(|| event.clone()), event, "one event per job, with one id");
