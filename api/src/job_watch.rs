@@ -57,8 +57,7 @@ impl JobWatch {
         }
     }
 
-    /// Tells the watchers of these jobs.
-    pub fn saw(&self, versions: &[(String, i64)]) {
+    fn saw(&self, versions: &[(String, i64)]) {
         let jobs = self.lock();
         for (id, version) in versions {
             if let Some(sender) = jobs.get(id) {

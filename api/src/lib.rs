@@ -49,7 +49,6 @@ async fn forget_changed_keys(api: Arc<ApiState>) {
         match signal {
             Ok(Signal::KeyChanged { public_id }) => api.keys.forget(&public_id),
             Ok(Signal::Missed) | Err(RecvError::Lagged(_)) => api.keys.forget_all(),
-            Ok(Signal::JobChanged { job_id, version }) => api.jobs.saw(&[(job_id, version)]),
             Ok(Signal::JobCancelled { .. }) => {}
             Err(RecvError::Closed) => return,
         }

@@ -56,7 +56,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
         };
         match signal {
             Ok(Signal::JobCancelled { job_id }) => worker.watch.cancel(&job_id),
-            Ok(Signal::KeyChanged { .. } | Signal::JobChanged { .. } | Signal::Missed) => {}
+            Ok(Signal::KeyChanged { .. } | Signal::Missed) => {}
             Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "signals were missed"),
             Err(RecvError::Closed) => return,
         }

@@ -24,13 +24,6 @@ pub enum Signal {
         /// The public part of the key.
         public_id: String,
     },
-    /// This job has a new version.
-    JobChanged {
-        /// The job.
-        job_id: String,
-        /// Its version; higher is newer.
-        version: i64,
-    },
     /// Signals may have been missed: whatever is cached because of them must be forgotten.
     Missed,
 }
@@ -62,9 +55,8 @@ mod tests {
     fn the_wire_form_of_signals_stays() {
         let (job_id, public_id) = ("job_1".to_owned(), "ab".to_owned());
         for (signal, wire) in [
-            (Signal::JobCancelled { job_id: job_id.clone() }, r#"{"type":"job_cancelled","job_id":"job_1"}"#),
+            (Signal::JobCancelled { job_id }, r#"{"type":"job_cancelled","job_id":"job_1"}"#),
             (Signal::KeyChanged { public_id }, r#"{"type":"key_changed","public_id":"ab"}"#),
-            (Signal::JobChanged { job_id, version: 3 }, r#"{"type":"job_changed","job_id":"job_1","version":3}"#),
             (Signal::Missed, r#"{"type":"missed"}"#),
         ] {
             assert_eq!(serde_json::to_string(&signal).unwrap(), wire);

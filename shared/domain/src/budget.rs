@@ -121,11 +121,6 @@ impl Receipt {
         &self.billing
     }
 
-    /// The call as an intent whose outcome is not known, for a provider that can be asked again under the same key.
-    pub fn into_intent(self) -> Intent {
-        Intent(self.reservation)
-    }
-
     /// The same reservation for another try, when the first provably never reached the provider.
     ///
     /// # Errors
@@ -150,7 +145,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the test stands in for the ledger")]
     fn an_unknown_outcome_is_repeated_only_under_an_idempotency_key() {
-        let intent = || Reservation::mint("job_1".into(), Nano::ZERO).receipt(Billing::MaybeBilled).into_intent();
+        let intent = || Intent::new(Reservation::mint("job_1".into(), Nano::ZERO));
         assert!(intent().repeat(true).is_ok());
         assert!(intent().repeat(false).is_err());
     }

@@ -57,12 +57,6 @@ impl Phase {
     pub fn parse(word: &str) -> Option<Self> {
         [Self::New, Self::Submitting, Self::Polling, Self::Storing].into_iter().find(|p| p.as_str() == word)
     }
-
-    /// Whether a lease that is lost in this phase counts as a crash of the task. Waiting between polls does not: many
-    /// tasks wait, and one bad neighbour must not bury them all.
-    pub fn crash_counts(self) -> bool {
-        matches!(self, Self::Submitting | Self::Storing)
-    }
 }
 
 /// With this many crashes a task runs alone in its worker.

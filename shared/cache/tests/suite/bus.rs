@@ -31,8 +31,9 @@ both!(
     what_was_sent_before_the_end_is_heard,
 );
 
-pub fn changed(version: i64) -> Signal {
-    Signal::JobChanged { job_id: "job_1".into(), version }
+/// A signal that differs with `number`.
+pub fn changed(number: i64) -> Signal {
+    Signal::KeyChanged { public_id: number.to_string() }
 }
 
 pub async fn hear(listener: &mut Receiver<Signal>) -> Signal {
@@ -42,12 +43,9 @@ pub async fn hear(listener: &mut Receiver<Signal>) -> Signal {
 async fn every_listener_hears_a_signal(bus: &Form) {
     let mut listeners = [bus.here.listen(), bus.here.listen(), bus.there.listen(), bus.there.listen()];
     let text = "any \"text\"\r\n\u{1f511}".to_owned();
-    for signal in [
-        Signal::JobCancelled { job_id: text.clone() },
-        Signal::KeyChanged { public_id: text.clone() },
-        Signal::JobChanged { job_id: text.clone(), version: i64::MAX },
-        Signal::Missed,
-    ] {
+    for signal in
+        [Signal::JobCancelled { job_id: text.clone() }, Signal::KeyChanged { public_id: text.clone() }, Signal::Missed]
+    {
         bus.here.send(signal.clone()).await;
         for listener in &mut listeners {
             assert_eq!(hear(listener).await, signal);
@@ -68,11 +66,11 @@ async fn nobody_hears_a_signal_twice(bus: &Form) {
 
 async fn many_signals_keep_their_order(bus: &Form) {
     let mut there = bus.there.listen();
-    for version in 0..1_000 {
-        bus.here.send(changed(version)).await;
+    for number in 0..1_000 {
+        bus.here.send(changed(number)).await;
     }
-    for version in 0..1_000 {
-        assert_eq!(hear(&mut there).await, changed(version));
+    for number in 0..1_000 {
+        assert_eq!(hear(&mut there).await, changed(number));
     }
 }
 
@@ -87,12 +85,12 @@ async fn a_signal_that_nobody_hears_is_no_trouble(bus: &Form) {
 
 async fn what_was_sent_before_the_end_is_heard(bus: &Form) {
     let mut there = bus.there.listen();
-    for version in 0..100 {
-        bus.here.send(changed(version)).await;
+    for number in 0..100 {
+        bus.here.send(changed(number)).await;
     }
     bus.here.close().await;
-    for version in 0..100 {
-        assert_eq!(hear(&mut there).await, changed(version));
+    for number in 0..100 {
+        assert_eq!(hear(&mut there).await, changed(number));
     }
     let mut here = bus.here.listen();
     bus.here.send(changed(100)).await;
@@ -107,7 +105,7 @@ async fn a_message_that_makes_no_sense_is_ignored() {
             let mut listener = bus.listen();
             let mut connection = redis.connection().await;
             let newer = r#"{"from":"b","signal":{"type":"of_version_9"}}"#;
-            let known = r#"{"from":"b","signal":{"type":"job_changed","job_id":"job_1","version":1}}"#;
+            let known = r#"{"from":"b","signal":{"type":"key_changed","public_id":"1"}}"#;
             for message in [&b""[..], b"\xff\x00", b"{}", newer.as_bytes(), known.as_bytes()] {
                 let channel = format!("{}bus", redis.config.prefix);
                 ::redis::cmd("PUBLISH").arg(channel).arg(message).exec_async(&mut connection).await.unwrap();
