@@ -2,8 +2,9 @@
 //!
 //! Promises: a publish succeeds only when the broker has confirmed the message it travelled in as routed and stored; it ends
 //! within [`CONFIRM`], and at once while there is no connection. Messages of one queue that wait at the same moment become one
-//! message, since all it says is that the queue has work. At most [`CAPACITY`] callers wait to be sent and as many for their
-//! confirm. A confirm that does not come ends the session. Tests: `tests/suite/publish.rs`, `tests/suite/outages.rs`.
+//! message for each [`MERGED`] callers, since all it says is that the queue has work; they wait for [`SPACING`] after the last one
+//! of their queue, and while [`WINDOW`] are on their way. At most twice [`CAPACITY`] callers wait. A confirm that does not come ends the session. Tests: `tests/suite/publish.rs`,
+//! `tests/suite/outages.rs`.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -11,22 +12,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Confirmation};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
-use super::link::{Link, blocked};
+use super::link::Link;
 use super::session::Session;
 use crate::{BrokerError, Message};
 
-/// How many callers wait to be sent; also how many wait for a confirm.
+/// How many callers wait to be taken; also how many wait for a confirm.
 const CAPACITY: usize = 4096;
-/// How many messages are on their way to the broker at once.
-const WINDOW: usize = 256;
-/// How many ids a merged message keeps. They are only a trace, for people.
+/// How many messages of one queue are on their way to the broker at once, and how soon one follows another. One that is sent
+/// a little later wakes a worker as well as a hundred that are sent sooner, and costs everybody a hundredth.
+const WINDOW: usize = 2;
+const SPACING: Duration = Duration::from_millis(5);
+/// How many callers one message stands for: a burst has to wake more than one worker.
+const MERGED: usize = 16;
+/// How many ids a message keeps. They are only a trace, for people.
 const TRACE: usize = 64;
 /// How long a confirm may take, and how long a caller waits in all.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -68,7 +74,7 @@ impl Publisher {
     }
 
     pub(super) async fn publish(&self, message: Message) -> Result<(), BrokerError> {
-        self.link.session()?;
+        self.link.check()?;
         let queue = self.shared.queue(&message.queue)?;
         let (answer, answered) = oneshot::channel();
         match self.bells.try_send(Bell { queue, trace: message.trace, answer }) {
@@ -86,43 +92,72 @@ impl Publisher {
 }
 
 async fn run(link: Link, shared: Arc<Shared>, mut bells: mpsc::Receiver<Bell>) {
-    let mut waiting = Vec::new();
+    let mut received = Vec::new();
+    let mut waiting = BTreeMap::<usize, Batch>::new();
     let mut on_their_way = FuturesUnordered::new();
+    let mut sent: Vec<Sent> = vec![Sent::default(); shared.queues.len()];
     let mut callers = 0;
     loop {
-        let room = if on_their_way.len() + shared.queues.len() <= WINDOW { CAPACITY - callers } else { 0 };
+        let room = CAPACITY - callers;
+        let due = waiting.keys().filter_map(|queue| sent[*queue].due()).min();
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
-            Some(answered) = on_their_way.next() => callers -= answered,
-            received = bells.recv_many(&mut waiting, room), if room > 0 => {
-                if received == 0 {
+            Some((queue, answered)) = on_their_way.next() => {
+                let queue: usize = queue;
+                sent[queue].on_their_way -= 1;
+                callers -= answered;
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            count = bells.recv_many(&mut received, room), if room > 0 => {
+                if count == 0 {
                     return;
                 }
-                let session = link.session().and_then(|session| if session.is_blocked() { Err(blocked()) } else { Ok(session) });
-                for (queue, batch) in merged(waiting.drain(..)) {
-                    match &session {
-                        Ok(session) => {
-                            callers += batch.answers.len();
-                            on_their_way.push(deliver(Arc::clone(session), Arc::clone(&shared), queue, batch));
-                        }
-                        Err(error) => batch.answer(&Err(error.clone())),
-                    }
-                }
+                callers += merge(received.drain(..), &mut waiting);
+            }
+        }
+        // A broker that takes nothing, or is away, is told of at once.
+        if let Err(error) = link.check() {
+            for (_, batch) in std::mem::take(&mut waiting) {
+                callers -= batch.answers.len();
+                batch.answer(&Err(error.clone()));
+            }
+        }
+        for (queue, sent) in sent.iter_mut().enumerate() {
+            if sent.due().is_some_and(|due| due <= Instant::now())
+                && let Some(batch) = waiting.remove(&queue)
+            {
+                *sent = Sent { on_their_way: sent.on_their_way + 1, last: Some(Instant::now()) };
+                on_their_way.push(deliver(link.clone(), Arc::clone(&shared), queue, batch));
             }
         }
     }
 }
 
-/// One batch per queue. Who has stopped waiting is left out.
-fn merged(bells: impl Iterator<Item = Bell>) -> BTreeMap<usize, Batch> {
-    let mut batches = BTreeMap::<usize, Batch>::new();
+/// What was sent to one queue.
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    on_their_way: usize,
+    last: Option<Instant>,
+}
+
+impl Sent {
+    /// When the next message may be sent; `None` while too many are on their way.
+    fn due(self) -> Option<Instant> {
+        (self.on_their_way < WINDOW).then(|| self.last.map_or_else(Instant::now, |last| last + SPACING))
+    }
+}
+
+/// Puts bells into the batches of their queues; gives how many. Who has stopped waiting is left out.
+fn merge(bells: impl Iterator<Item = Bell>, batches: &mut BTreeMap<usize, Batch>) -> usize {
+    let mut count = 0;
     for bell in bells.filter(|bell| !bell.answer.is_closed()) {
         let batch = batches.entry(bell.queue).or_default();
-        batch.trace.extend(bell.trace.into_iter().take(TRACE - batch.trace.len()));
+        batch.trace.extend(bell.trace.into_iter().take(TRACE));
         batch.answers.push(bell.answer);
+        count += 1;
     }
-    batches
+    count
 }
 
 impl Batch {
@@ -134,13 +169,21 @@ impl Batch {
     }
 }
 
-/// Sends one batch, answers its callers, and gives their number.
-async fn deliver(session: Arc<Session>, shared: Arc<Shared>, queue: usize, mut batch: Batch) -> usize {
+/// Sends one batch and answers its callers; gives its queue and their number.
+async fn deliver(link: Link, shared: Arc<Shared>, queue: usize, mut batch: Batch) -> (usize, usize) {
     let callers = batch.answers.len();
-    let trace = std::mem::take(&mut batch.trace);
-    let result = send(&session, &shared, queue, trace).await;
+    let mut trace = std::mem::take(&mut batch.trace);
+    let result = match link.session() {
+        Ok(session) => {
+            let messages = callers.div_ceil(MERGED);
+            let share = trace.len().div_ceil(messages).min(TRACE);
+            let send = |_| send(&session, &shared, queue, trace.drain(..share.min(trace.len())).collect());
+            try_join_all((0..messages).map(send)).await.map(drop)
+        }
+        Err(error) => Err(error),
+    };
     batch.answer(&result);
-    callers
+    (queue, callers)
 }
 
 async fn send(session: &Session, shared: &Shared, queue: usize, trace: Vec<String>) -> Result<(), BrokerError> {
