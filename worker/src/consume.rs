@@ -2,7 +2,7 @@
 //!
 //! A permit comes before the claim, so that nothing is claimed that cannot run; the ack comes before the work, since the
 //! row, not the message, stands for it. As permits come free the loop claims again until the queue is dry, and only then
-//! waits for the bell.
+//! waits for the bell. While the broker is away, the loop looks by itself about once a second.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,9 +23,12 @@ const CLAIM_LIMIT: usize = 64;
 /// The pause after the store or the broker failed, or while the lease is not good.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Consumes `queue` with `permits` steps at once until the shutdown begins.
-pub(crate) async fn run(worker: Arc<Worker>, queue: &'static str, permits: usize) {
-    let permits = Arc::new(Semaphore::new(permits));
+/// How long a bell may be silent before a worker looks by itself: a broker that is short of memory takes messages from nobody,
+/// and says so only to those who send some.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Consumes `queue` with as many steps at once as there are `permits`, until the shutdown begins.
+pub(crate) async fn run(worker: Arc<Worker>, queue: &'static str, permits: Arc<Semaphore>) {
     let stopping = worker.shutdown.clone();
     tokio::select! {
         () = stopping.stopping() => {}
@@ -34,22 +37,22 @@ pub(crate) async fn run(worker: Arc<Worker>, queue: &'static str, permits: usize
 }
 
 async fn consume(worker: &Arc<Worker>, queue: &'static str, permits: &Arc<Semaphore>) {
-    let mut bell = None;
+    let mut subscription = None;
     let mut dry = false;
     loop {
         let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
-        let Some(subscription) = subscribed(worker, queue, &mut bell).await else { continue };
+        if subscription.is_none() {
+            subscription = subscribe(worker, queue).await;
+            // What rang before is not heard any more.
+            dry &= subscription.is_none();
+        }
         let mut bells: Vec<Delivery> = Vec::new();
         if dry {
-            if let Some(delivery) = subscription.next().await {
-                bells.push(delivery);
-            } else {
-                bell = None;
-                continue;
-            }
+            bells.extend(rung(worker, &mut subscription).await);
         }
-        while bells.len() < CLAIM_LIMIT
-            && let Some(delivery) = subscription.try_next()
+        while let Some(bell) = &mut subscription
+            && bells.len() < CLAIM_LIMIT
+            && let Some(delivery) = bell.try_next()
         {
             bells.push(delivery);
         }
@@ -68,7 +71,7 @@ async fn consume(worker: &Arc<Worker>, queue: &'static str, permits: &Arc<Semaph
         dry = claimed.len() < turns.len();
         debug_assert!(claimed.len() <= turns.len(), "a claim keeps to its limit");
         for (task, permit) in claimed.into_iter().zip(turns) {
-            start(worker, queue, permits, task, permit);
+            start(worker, queue, task, permit);
         }
     }
 }
@@ -88,21 +91,41 @@ pub(crate) async fn release_lost(worker: Arc<Worker>) {
     }
 }
 
-async fn subscribed<'a>(
-    worker: &Worker,
-    queue: &'static str,
-    bell: &'a mut Option<Box<dyn Subscription>>,
-) -> Option<&'a mut Box<dyn Subscription>> {
-    if bell.is_none() {
-        match worker.app.broker.subscribe(queue, CLAIM_LIMIT).await {
-            Ok(subscription) => *bell = Some(subscription),
-            Err(error) => {
-                tracing::warn!(queue, %error, "the broker does not answer; trying again");
-                tokio::time::sleep(jitter(PAUSE, 20)).await;
-            }
+/// Listens to `queue`; `None` while the broker is away.
+async fn subscribe(worker: &Worker, queue: &'static str) -> Option<Box<dyn Subscription>> {
+    worker.app.broker.check().await.ok()?;
+    match worker.app.broker.subscribe(queue, CLAIM_LIMIT).await {
+        Ok(subscription) => Some(subscription),
+        Err(error) => {
+            tracing::warn!(queue, %error, "the broker does not let us listen; trying again");
+            None
         }
     }
-    bell.as_mut()
+}
+
+/// Waits until there may be work: until the bell rings. Nobody relies on that alone: after [`SILENCE`] the worker looks by
+/// itself, and sooner while the broker is known to be away.
+async fn rung(worker: &Worker, subscription: &mut Option<Box<dyn Subscription>>) -> Option<Delivery> {
+    let Some(bell) = subscription else {
+        tokio::time::sleep(jitter(PAUSE, 20)).await;
+        return None;
+    };
+    let silence = tokio::time::sleep(jitter(SILENCE, 20));
+    tokio::pin!(silence);
+    loop {
+        tokio::select! {
+            rang = bell.next() => {
+                if rang.is_none() {
+                    *subscription = None;
+                }
+                return rang;
+            }
+            () = &mut silence => return None,
+            () = tokio::time::sleep(jitter(PAUSE, 20)) => if worker.app.broker.check().await.is_err() {
+                return None;
+            },
+        }
+    }
 }
 
 /// Claims, then tells the broker that its messages were heard. On failure they go back to ring again.
@@ -127,34 +150,29 @@ async fn claim(worker: &Worker, queue: &'static str, limit: usize, bells: Vec<De
     }
 }
 
-fn start(
-    worker: &Arc<Worker>,
-    queue: &'static str,
-    permits: &Arc<Semaphore>,
-    task: Claimed,
-    permit: OwnedSemaphorePermit,
-) {
+/// Runs a task that this worker holds, in a tracked tokio task.
+pub(crate) fn start(worker: &Arc<Worker>, queue: &'static str, task: Claimed, permit: OwnedSemaphorePermit) {
     let Claimed { lease, attempt, crash_count, work } = task;
     let span = match &work {
         Work::Generate { job, .. } => tracing::info_span!("task", queue, job = job.id, request_id = job.request_id),
-        Work::Webhook(event) => tracing::info_span!("task", queue, job = event.job_id, event = event.id),
+        Work::Webhook { event, .. } => tracing::info_span!("task", queue, job = event.job_id, event = event.id),
     };
     let held = Held { worker: Arc::clone(worker), lease, attempt, crash_count };
-    let permits = Arc::clone(permits);
+    let permits = Arc::clone(permit.semaphore());
     let task = async move {
         let on_panic = held.clone();
         let handler = async move {
             match work {
                 // A burial only writes; it needs no turn of its own.
                 Work::Generate { job, .. } if held.is_poison() => generate::bury(&held, &job).await,
-                Work::Webhook(event) if held.is_poison() => webhook::bury(&held, event).await,
+                Work::Webhook { event, .. } if held.is_poison() => webhook::bury(&held, event).await,
                 Work::Generate { job, claim } => {
                     let turn = held.worker.turns.with(permit, crash_count).await;
                     generate::run(held, *job, claim, permits, turn).await;
                 }
-                Work::Webhook(event) => {
+                Work::Webhook { event, secrets } => {
                     let turn = held.worker.turns.with(permit, crash_count).await;
-                    webhook::run(held, event, turn).await;
+                    webhook::run(held, event, &secrets, turn).await;
                 }
             }
         };

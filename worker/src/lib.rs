@@ -13,6 +13,7 @@ mod persist;
 mod turn;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use aig_domain::task::WEBHOOK_QUEUE;
 use aig_platform::{App, Shutdown};
 use aig_tasks::{ProcessLease, Role};
 use anyhow::Context as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,8 +44,27 @@ pub(crate) struct Worker {
     abort: CancellationToken,
     turns: Turns,
     watch: Watch,
+    /// The permits of each queue that this process serves.
+    permits: BTreeMap<&'static str, Permits>,
     /// Bounds the jobs that wait between polls.
     parked: Arc<Semaphore>,
+}
+
+/// The right to run steps of one queue.
+struct Permits {
+    free: Arc<Semaphore>,
+    all: usize,
+}
+
+impl Worker {
+    /// A permit to deliver the webhook of a job that ends here and now, which saves its way through the queue. Only while most
+    /// permits are free: else there are others who wait for one.
+    fn to_deliver(&self) -> Option<OwnedSemaphorePermit> {
+        let permits = self.permits.get(WEBHOOK_QUEUE)?;
+        let at_leisure = permits.free.available_permits() > permits.all / 2;
+        let fit = at_leisure && self.lease.is_good() && !self.shutdown.is_stopping();
+        Arc::clone(&permits.free).try_acquire_owned().ok().filter(|_| fit)
+    }
 }
 
 /// Works until the shutdown begins and what was claimed is done or handed back.
@@ -56,7 +76,13 @@ pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
     let lease = ProcessLease::begin(Role::Worker, &app.store, &app.config.store(), Arc::clone(&app.clock), times)
         .await
         .context("the worker could not register its lease")?;
+    let settings = &app.config.worker;
+    let permits = settings.queues()?.into_iter().map(|queue| {
+        let all = if queue == WEBHOOK_QUEUE { settings.webhook_concurrency } else { settings.concurrency };
+        (queue, Permits { free: Arc::new(Semaphore::new(all)), all })
+    });
     let worker = Arc::new(Worker {
+        permits: permits.collect(),
         parked: Arc::new(Semaphore::new(app.config.worker.parked_limit)),
         watch: Watch::default(),
         turns: Turns::default(),
@@ -67,10 +93,8 @@ pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
         app,
     });
     let loops = TaskTracker::new();
-    for queue in worker.app.config.worker.queues()? {
-        let settings = &worker.app.config.worker;
-        let permits = if queue == WEBHOOK_QUEUE { settings.webhook_concurrency } else { settings.concurrency };
-        loops.spawn(consume::run(Arc::clone(&worker), queue, permits));
+    for (queue, permits) in &worker.permits {
+        loops.spawn(consume::run(Arc::clone(&worker), queue, Arc::clone(&permits.free)));
     }
     loops.spawn(watch::run(Arc::clone(&worker)));
     loops.spawn(consume::release_lost(Arc::clone(&worker)));

@@ -27,7 +27,7 @@ pub struct Readiness {
     /// `ok` or `failed`.
     #[schema(value_type = String)]
     pub files: &'static str,
-    /// `ok`, or `failed`: then jobs are accepted, and begin when it is back.
+    /// `ok`, or `failed`: then jobs are accepted, and workers look for them by themselves.
     #[schema(value_type = String)]
     pub broker: &'static str,
     /// `ok`, or `degraded`: then each process counts its share of the rate limits.

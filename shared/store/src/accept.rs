@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use aig_domain::Millis;
 use aig_domain::job::Job;
-use aig_domain::task::{Phase, TaskKind};
+use aig_domain::task::TaskKind;
 
 use crate::combine::Batch;
 use crate::db::{Db, Tx, on};
+use crate::enqueue::{NewTask, insert_tasks};
 use crate::jobs::{JobRow, job_by_id, job_columns};
-use crate::sql::{Rows, chunks};
-use crate::{Store, StoreError, fair};
+use crate::sql::{Rows, padded, with_blanks};
+use crate::{Store, StoreError};
 
 /// A job to be accepted, already checked, with status `queued`.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub(crate) struct AcceptBatch;
 impl Batch for AcceptBatch {
     type Item = NewJob;
     type Output = Accepted;
+    // Jobs of one tenant take their places in its queue one after the other, so that a second transaction would only wait.
+    const AT_ONCE: usize = 1;
     const NAME: &'static str = "accept";
 
     async fn run(&self, tx: &mut Tx, items: &[&NewJob]) -> Result<Vec<Accepted>, StoreError> {
@@ -71,7 +74,7 @@ impl Batch for AcceptBatch {
         admitted.sort_by(|a, b| a.job.id.cmp(&b.job.id));
         insert_jobs(tx, &admitted).await?;
         insert_reservations(tx, &admitted).await?;
-        let tasks: Vec<NewTask<'_>> = admitted.iter().map(|new| NewTask::generate(new)).collect();
+        let tasks: Vec<NewTask<'_>> = admitted.iter().map(|new| generate(new)).collect();
         insert_tasks(tx, &tasks).await?;
         items
             .iter()
@@ -87,8 +90,14 @@ impl Batch for AcceptBatch {
     }
 }
 
-const FORGET_KEY: &str =
-    "DELETE FROM idempotency WHERE account_id = $1 AND route = $2 AND idem_key = $3 AND expires_at <= $4";
+/// Keys whose time is over are free again, also before they are cleaned up.
+static FORGET_KEYS: Rows = Rows::new(
+    "DELETE FROM idempotency WHERE (account_id, route, idem_key) IN \
+     (SELECT i.account_id, i.route, i.idem_key FROM (VALUES ",
+    &["TEXT", "TEXT", "TEXT", "BIGINT"],
+    ") AS v JOIN idempotency i ON i.account_id = v.column1 AND i.route = v.column2 AND i.idem_key = v.column3 \
+     WHERE i.expires_at <= v.column4)",
+);
 const FIND_KEY: &str =
     "SELECT body_sha256, job_id FROM idempotency WHERE account_id = $1 AND route = $2 AND idem_key = $3";
 const FIND_JOB: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
@@ -104,23 +113,20 @@ async fn claim_keys(tx: &mut Tx, items: &[&NewJob]) -> Result<HashMap<String, Ac
         items.iter().filter_map(|item| item.idempotency.as_ref().map(|key| (*item, key))).collect();
     // Two processes that insert the same keys in one order cannot deadlock. The sort is stable: first come, first served.
     keyed.sort_by(|(a, x), (b, y)| (&a.job.account_id, x.route, &x.key).cmp(&(&b.job.account_id, y.route, &y.key)));
-    for (new, key) in &keyed {
+    for piece in padded(&keyed) {
         on!(tx.conn(), |c| {
-            sqlx::query(FORGET_KEY)
-                .bind(&new.job.account_id)
-                .bind(key.route)
-                .bind(&key.key)
-                .bind(new.job.created_at.0)
-                .execute(c)
-                .await
-                .map(drop)
+            let mut query = sqlx::query(FORGET_KEYS.sql(piece.len()));
+            for (new, key) in &piece {
+                query = query.bind(&new.job.account_id).bind(key.route).bind(&key.key).bind(new.job.created_at.0);
+            }
+            query.execute(c).await.map(drop)
         })?;
     }
     let mut claimed: Vec<String> = Vec::with_capacity(keyed.len());
-    for piece in chunks(&keyed) {
+    for piece in padded(&keyed) {
         let rows: Vec<String> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_scalar(CLAIM_KEYS.sql(piece.len()));
-            for (new, key) in piece {
+            for (new, key) in &piece {
                 query = query
                     .bind(&new.job.account_id)
                     .bind(key.route)
@@ -163,44 +169,45 @@ async fn earlier_answer(
 }
 
 static INSERT_JOBS: Rows = Rows::new(
-    concat!("INSERT INTO jobs (", job_columns!(), ") VALUES "),
+    concat!("INSERT INTO jobs (", job_columns!(), ") SELECT * FROM (VALUES "),
     &[
         "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT",
         "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT",
     ],
-    "",
+    ") AS v WHERE column1 IS NOT NULL",
 );
 
 async fn insert_jobs(tx: &mut Tx, new: &[&NewJob]) -> Result<(), StoreError> {
-    for piece in chunks(new) {
+    for piece in with_blanks(new) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(INSERT_JOBS.sql(piece.len()));
-            for NewJob { job, .. } in piece {
+            for job in piece {
+                let job = job.map(|new| &new.job);
                 query = query
-                    .bind(&job.id)
-                    .bind(&job.account_id)
-                    .bind(&job.key_id)
-                    .bind(&job.request_id)
-                    .bind(job.modality.as_str())
-                    .bind(&job.model)
-                    .bind(&job.provider)
-                    .bind(job.status.as_str())
-                    .bind(&job.params)
-                    .bind(&job.tag)
-                    .bind(&job.metadata)
-                    .bind(&job.webhook_url)
-                    .bind(job.progress)
-                    .bind(job.created_at.0)
-                    .bind(job.updated_at.0)
+                    .bind(job.map(|job| &job.id))
+                    .bind(job.map(|job| &job.account_id))
+                    .bind(job.map(|job| &job.key_id))
+                    .bind(job.map(|job| &job.request_id))
+                    .bind(job.map(|job| job.modality.as_str()))
+                    .bind(job.map(|job| &job.model))
+                    .bind(job.map(|job| &job.provider))
+                    .bind(job.map(|job| job.status.as_str()))
+                    .bind(job.map(|job| &job.params))
+                    .bind(job.and_then(|job| job.tag.as_ref()))
+                    .bind(job.and_then(|job| job.metadata.as_ref()))
+                    .bind(job.and_then(|job| job.webhook_url.as_ref()))
+                    .bind(job.and_then(|job| job.progress))
+                    .bind(job.map(|job| job.created_at.0))
+                    .bind(job.map(|job| job.updated_at.0))
                     .bind(None::<i64>)
                     .bind(None::<i64>)
-                    .bind(job.deadline_at.0)
+                    .bind(job.map(|job| job.deadline_at.0))
                     .bind(None::<i64>)
                     .bind(None::<String>)
                     .bind(None::<String>)
                     .bind(None::<String>)
-                    .bind(job.cost.0)
-                    .bind(job.version);
+                    .bind(job.map(|job| job.cost.0))
+                    .bind(job.map(|job| job.version));
             }
             query.execute(c).await.map(drop)
         })?;
@@ -209,77 +216,38 @@ async fn insert_jobs(tx: &mut Tx, new: &[&NewJob]) -> Result<(), StoreError> {
 }
 
 static INSERT_RESERVATIONS: Rows = Rows::new(
-    "INSERT INTO reservations (id, account_id, amount, created_at, state) VALUES ",
+    "INSERT INTO reservations (id, account_id, amount, created_at, state) SELECT * FROM (VALUES ",
     &["TEXT", "TEXT", "BIGINT", "BIGINT", "TEXT"],
-    "",
+    ") AS v WHERE column1 IS NOT NULL",
 );
 
 async fn insert_reservations(tx: &mut Tx, new: &[&NewJob]) -> Result<(), StoreError> {
-    for piece in chunks(new) {
+    for piece in with_blanks(new) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(INSERT_RESERVATIONS.sql(piece.len()));
-            for NewJob { job, .. } in piece {
-                query = query.bind(&job.id).bind(&job.account_id).bind(0_i64).bind(job.created_at.0).bind("held");
-            }
-            query.execute(c).await.map(drop)
-        })?;
-    }
-    Ok(())
-}
-
-/// A task to be written.
-pub(crate) struct NewTask<'a> {
-    pub(crate) id: &'a str,
-    pub(crate) kind: TaskKind,
-    pub(crate) queue: &'a str,
-    pub(crate) ref_id: &'a str,
-    pub(crate) account_id: &'a str,
-    pub(crate) run_at: Millis,
-}
-
-impl<'a> NewTask<'a> {
-    fn generate(new: &'a NewJob) -> Self {
-        Self {
-            id: &new.task_id,
-            kind: TaskKind::Generate,
-            queue: new.job.modality.as_str(),
-            ref_id: &new.job.id,
-            account_id: &new.job.account_id,
-            run_at: new.job.created_at,
-        }
-    }
-}
-
-static INSERT_TASKS: Rows = Rows::new(
-    "INSERT INTO tasks (id, kind, queue, ref_id, account_id, fair_seq, run_at, phase, \
-     state, priority, attempt, crash_count, lease_epoch) \
-     SELECT column1, column2, column3, column4, column5, column6, column7, column8, 'ready', 0, 0, 0, 0 \
-     FROM (VALUES ",
-    &["TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "TEXT"],
-    ") AS v",
-);
-
-/// Writes tasks that are ready to run, each in its tenant's next place.
-pub(crate) async fn insert_tasks(tx: &mut Tx, tasks: &[NewTask<'_>]) -> Result<(), StoreError> {
-    let owners: Vec<(&str, &str)> = tasks.iter().map(|task| (task.queue, task.account_id)).collect();
-    let places = fair::take_places(tx, &owners).await?;
-    let in_place: Vec<(&NewTask<'_>, i64)> = tasks.iter().zip(places).collect();
-    for piece in chunks(&in_place) {
-        on!(tx.conn(), |c| {
-            let mut query = sqlx::query(INSERT_TASKS.sql(piece.len()));
-            for (task, fair_seq) in piece {
+            for job in piece {
+                let job = job.map(|new| &new.job);
                 query = query
-                    .bind(task.id)
-                    .bind(task.kind.as_str())
-                    .bind(task.queue)
-                    .bind(task.ref_id)
-                    .bind(task.account_id)
-                    .bind(fair_seq)
-                    .bind(task.run_at.0)
-                    .bind(Phase::New.as_str());
+                    .bind(job.map(|job| &job.id))
+                    .bind(job.map(|job| &job.account_id))
+                    .bind(job.map(|_| 0_i64))
+                    .bind(job.map(|job| job.created_at.0))
+                    .bind(job.map(|_| "held"));
             }
             query.execute(c).await.map(drop)
         })?;
     }
     Ok(())
+}
+
+fn generate(new: &NewJob) -> NewTask<'_> {
+    NewTask {
+        id: &new.task_id,
+        kind: TaskKind::Generate,
+        queue: new.job.modality.as_str(),
+        ref_id: &new.job.id,
+        account_id: &new.job.account_id,
+        run_at: new.job.created_at,
+        claim: None,
+    }
 }

@@ -1,9 +1,12 @@
 //! Accounts, their API keys and webhook secrets, and the fingerprint of the installation's secret key.
 
+use std::collections::HashMap;
+
 use aig_domain::Millis;
 use sqlx::FromRow;
 
-use crate::db::{Tx, on};
+use crate::db::{Db, Tx, on};
+use crate::sql::{Rows, padded};
 use crate::{Store, StoreError};
 
 /// What a key may do.
@@ -75,7 +78,7 @@ pub struct ApiKey {
 }
 
 /// The sealed webhook secrets of an account.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct WebhookSecrets {
     /// The one that signs.
     #[sqlx(rename = "webhook_secret")]
@@ -107,6 +110,11 @@ const INSERT_KEY: &str = "INSERT INTO api_keys (id, account_id, public_id, hash,
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const KEY: &str = "SELECT api_keys.id, account_id, tier, hash, kid, scope, revoked_at \
     FROM api_keys JOIN accounts ON accounts.id = api_keys.account_id WHERE public_id = $1";
+static SECRETS_OF: Rows = Rows::new(
+    "SELECT id, webhook_secret, webhook_secret_previous, webhook_secret_previous_until FROM accounts WHERE id IN (",
+    &["TEXT"],
+    ")",
+);
 const SECRETS: &str =
     "SELECT webhook_secret, webhook_secret_previous, webhook_secret_previous_until FROM accounts WHERE id = $1";
 const ROTATE: &str = "UPDATE accounts SET webhook_secret_previous = CASE WHEN $3 > 0 THEN webhook_secret END, \
@@ -168,8 +176,7 @@ impl Store {
 
     /// The sealed webhook secrets of an account.
     pub async fn webhook_secrets(&self, account_id: &str) -> Result<WebhookSecrets, StoreError> {
-        let found: Option<WebhookSecrets> =
-            on!(self.db.read(), |pool| sqlx::query_as(SECRETS).bind(account_id).fetch_optional(pool).await)?;
+        let found = webhook_secrets(&self.db, account_id).await?;
         found.ok_or_else(|| StoreError::Corrupt(format!("account {account_id} is gone")))
     }
 
@@ -256,4 +263,37 @@ async fn insert_account(tx: &mut Tx, account: &NewAccount, now: Millis) -> Resul
         })?;
     }
     Ok(())
+}
+
+/// The sealed webhook secrets of an account; `None` when there is no such account.
+pub(crate) async fn webhook_secrets(db: &Db, account_id: &str) -> Result<Option<WebhookSecrets>, StoreError> {
+    Ok(on!(db.read(), |pool| sqlx::query_as(SECRETS).bind(account_id).fetch_optional(pool).await)?)
+}
+
+#[derive(FromRow)]
+struct SecretsRow {
+    id: String,
+    #[sqlx(flatten)]
+    secrets: WebhookSecrets,
+}
+
+/// The sealed webhook secrets of accounts, by account.
+pub(crate) async fn secrets_of(
+    tx: &mut Tx,
+    mut accounts: Vec<&str>,
+) -> Result<HashMap<String, WebhookSecrets>, StoreError> {
+    accounts.sort_unstable();
+    accounts.dedup();
+    let mut all = HashMap::with_capacity(accounts.len());
+    for piece in padded(&accounts) {
+        let found: Vec<SecretsRow> = on!(tx.conn(), |c| {
+            let mut query = sqlx::query_as(SECRETS_OF.sql(piece.len()));
+            for account in &piece {
+                query = query.bind(**account);
+            }
+            query.fetch_all(c).await
+        })?;
+        all.extend(found.into_iter().map(|row| (row.id, row.secrets)));
+    }
+    Ok(all)
 }

@@ -1,4 +1,8 @@
-//! The write combiner: what waits while a commit is under way becomes the next transaction. No timer.
+//! The write combiner: what waits while commits are under way becomes the next transaction. No timer.
+//!
+//! On PostgreSQL two transactions of a lane may be under way ([`Batch::AT_ONCE`]), so that one can work while the other waits for
+//! the disk; on SQLite, which has one writer, one. What a caller that gave up has left in line may then be overtaken, except by a
+//! [`Batch::barrier`].
 //!
 //! A lane takes at most [`MAX_ROWS`] items per transaction. A caller that goes away does not cancel its item. When the
 //! database refuses a batch because of one row, the items run one by one; a deadlock, a serialization failure or a
@@ -10,10 +14,12 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +48,9 @@ pub(crate) trait Batch: Send + Sync + 'static {
     /// The lane's name, for metrics and errors.
     const NAME: &'static str;
 
+    /// How many transactions of the lane are under way at once, on PostgreSQL.
+    const AT_ONCE: usize = 2;
+
     /// Does all items in one transaction; gives one output per item, in order.
     fn run(
         &self,
@@ -55,6 +64,11 @@ pub(crate) trait Batch: Send + Sync + 'static {
         db: &Db,
         item: &Self::Item,
     ) -> impl Future<Output = Result<Option<Self::Output>, StoreError>> + Send;
+
+    /// Whether `item` must not overtake what stood in line before it.
+    fn barrier(_: &Self::Item) -> bool {
+        false
+    }
 
     /// Whether `item` may be run again when it was not found: the first commit may still come through after that.
     fn may_repeat(&self, _: &Self::Item) -> bool {
@@ -96,10 +110,16 @@ impl<B: Batch> Lane<B> {
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         let (stop, done) = (closing.clone(), closed.clone().drop_guard());
         let patience = (!db.is_sqlite()).then_some(PATIENCE);
+        let at_once = if db.is_sqlite() { 1 } else { B::AT_ONCE };
+        let batch = Arc::new(batch);
         tracker.spawn(async move {
             let _done = done;
             let mut waiting = Vec::with_capacity(MAX_ROWS);
+            let mut under_way = JoinSet::new();
             loop {
+                while under_way.len() >= at_once {
+                    under_way.join_next().await;
+                }
                 tokio::select! {
                     biased;
                     () = stop.cancelled(), if !receiver.is_closed() => {
@@ -117,14 +137,20 @@ impl<B: Batch> Lane<B> {
                 if fresh.is_empty() {
                     continue;
                 }
+                if fresh.iter().any(|waiting| B::barrier(&waiting.item)) {
+                    while under_way.join_next().await.is_some() {}
+                }
                 metrics::histogram!("aig_store_batch_items", "lane" => B::NAME)
                     .record(u32::try_from(fresh.len()).unwrap_or(u32::MAX));
-                // A panic in a batch must not take the lane down: its callers see a dropped answer, the next batch runs.
-                let work = work(&batch, &db, fresh);
-                if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-                    tracing::error!(lane = B::NAME, "a batch panicked; its items were not written");
-                }
+                let (batch, db) = (Arc::clone(&batch), db.clone());
+                under_way.spawn(async move {
+                    // A panic in a batch must not take the lane down: its callers see a dropped answer, the next batch runs.
+                    if AssertUnwindSafe(work(&*batch, &db, fresh)).catch_unwind().await.is_err() {
+                        tracing::error!(lane = B::NAME, "a batch panicked; its items were not written");
+                    }
+                });
             }
+            while under_way.join_next().await.is_some() {}
         });
         Self { sender, patience, closing, closed }
     }

@@ -4,7 +4,7 @@ use aig_domain::task::QUEUES;
 use sqlx::AssertSqlSafe;
 
 use crate::db::on;
-use crate::sql::{Rows, chunks};
+use crate::sql::{Rows, padded};
 use crate::{Store, StoreError, dialect, fair};
 
 /// How many tasks one tick makes ready, and up to which number it counts.
@@ -49,10 +49,10 @@ impl Store {
             due.iter().map(|(_, queue, account)| (queue.as_str(), account.as_str())).collect();
         let places = fair::take_places(&mut tx, &owners).await?;
         let promoted: Vec<(&str, i64)> = due.iter().map(|(id, _, _)| id.as_str()).zip(places).collect();
-        for piece in chunks(&promoted) {
+        for piece in padded(&promoted) {
             on!(tx.conn(), |c| {
                 let mut query = sqlx::query(PROMOTE.sql(piece.len()));
-                for (id, fair_seq) in piece {
+                for (id, fair_seq) in &piece {
                     query = query.bind(*id).bind(fair_seq);
                 }
                 query.execute(c).await.map(drop)

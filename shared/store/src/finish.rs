@@ -7,11 +7,12 @@ use aig_domain::Millis;
 use aig_domain::job::{ErrorCode, Job, JobStatus};
 use aig_domain::task::{Lease, Phase, TaskKind, WEBHOOK_QUEUE};
 
-use crate::accept::{NewTask, insert_tasks};
+use crate::accounts::{self, WebhookSecrets};
 use crate::combine::Batch;
 use crate::db::{Db, Tx, on};
+use crate::enqueue::{NewTask, TaskClaim, insert_tasks};
 use crate::jobs::job_by_id;
-use crate::sql::{Rows, chunks};
+use crate::sql::{Rows, padded};
 use crate::webhooks::{insert_attempts, insert_events, update_events};
 use crate::{Store, StoreError};
 
@@ -46,6 +47,8 @@ pub struct NewEvent {
     pub url: String,
     /// The exact bytes of every attempt.
     pub body: String,
+    /// Who delivers it at once; nobody: then it is ready for whoever claims it.
+    pub claim: Option<TaskClaim>,
 }
 
 /// That a job was ended by this very call.
@@ -55,6 +58,8 @@ pub struct Won {
     pub worker: Option<String>,
     /// The provider's id of the cancelled work.
     pub provider_task: Option<String>,
+    /// What signs its event, when that was claimed with the end.
+    pub secrets: Option<WebhookSecrets>,
 }
 
 /// One attempt at delivering a webhook event.
@@ -155,16 +160,28 @@ impl Batch for FinishBatch {
         let ends: Vec<&JobEnd> = ends.into_iter().map(|(end, _)| end).collect();
         end_jobs(tx, &ends).await?;
         enqueue_events(tx, &ends).await?;
+        let mut secrets = secrets_of_claimed(tx, &ends).await?;
+        for (item, won) in items.iter().zip(&mut outputs) {
+            if let (Item::Job(end), Some(won)) = (item, won)
+                && end.event.as_ref().is_some_and(|event| event.claim.is_some())
+            {
+                won.secrets = secrets.remove(&end.job.id);
+            }
+        }
         insert_attempts(tx, &deliveries).await?;
         update_events(tx, &deliveries).await?;
         Ok(outputs)
     }
 
     async fn look_up(&self, db: &Db, item: &Item) -> Result<Option<Option<Won>>, StoreError> {
+        let mut won = Won::default();
         let committed = match item {
-            Item::Job(end) => job_by_id(db, &end.job.id).await?.is_some_and(|job| {
-                job.status == end.job.status && job.completed_at == end.job.completed_at && job.result == end.job.result
-            }),
+            Item::Job(end) => {
+                if end.event.as_ref().is_some_and(|event| event.claim.is_some()) {
+                    won.secrets = accounts::webhook_secrets(db, &end.job.account_id).await?;
+                }
+                is_ended(db, end).await?
+            }
             Item::Delivery(delivery) => {
                 let found: Option<i64> = on!(db.read(), |pool| {
                     sqlx::query_scalar("SELECT at FROM webhook_attempts WHERE event_id = $1 AND attempt = $2")
@@ -176,8 +193,22 @@ impl Batch for FinishBatch {
                 found == Some(delivery.attempt.at.0)
             }
         };
-        Ok(committed.then(|| Some(Won::default())))
+        Ok(committed.then_some(Some(won)))
     }
+}
+
+/// Whether this very end was committed: its event tells, and without one what the job says.
+async fn is_ended(db: &Db, end: &JobEnd) -> Result<bool, StoreError> {
+    if let Some(event) = &end.event {
+        let found: Option<String> = on!(db.read(), |pool| {
+            sqlx::query_scalar("SELECT id FROM webhook_events WHERE id = $1").bind(&event.id).fetch_optional(pool).await
+        })?;
+        return Ok(found.is_some());
+    }
+    Ok(job_by_id(db, &end.job.id).await?.is_some_and(|job| {
+        let ours = job.status == end.job.status && job.completed_at == end.job.completed_at;
+        ours && job.result == end.job.result && job.error == end.job.error
+    }))
 }
 
 static END_TASKS: Rows = Rows::new(
@@ -219,10 +250,10 @@ async fn end_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashMap<Lease, String
     leased.sort_by(|(a, _), (b, _)| (&a.task_id, a.epoch).cmp(&(&b.task_id, b.epoch)));
     leased.dedup_by(|(a, _), (b, _)| a == b);
     let mut held = HashMap::with_capacity(leased.len());
-    for piece in chunks(&leased) {
+    for piece in padded(&leased) {
         let ids: Vec<(String, i64, String)> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_as(END_TASKS.sql(piece.len()));
-            for (lease, item) in piece {
+            for (lease, item) in &piece {
                 let (state, run_at, attempts, ended_at, error) = task_end(item);
                 query = query
                     .bind(&lease.task_id)
@@ -263,16 +294,17 @@ async fn cancel_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashMap<String, (W
     // Two cancels of one job in one batch: the first one is it.
     jobs.dedup_by(|a, b| a.id == b.id);
     let mut cancelled = HashMap::with_capacity(jobs.len());
-    for piece in chunks(&jobs) {
+    for piece in padded(&jobs) {
         let rows: Vec<(String, Option<String>, Option<String>, String)> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_as(CANCEL_TASKS.sql(piece.len()));
-            for job in piece {
+            for job in &piece {
                 query = query.bind(&job.id).bind(job.updated_at.0);
             }
             query.fetch_all(c).await
         })?;
-        let by_job =
-            rows.into_iter().map(|(job, worker, provider_task, phase)| (job, (Won { worker, provider_task }, phase)));
+        let by_job = rows
+            .into_iter()
+            .map(|(job, worker, provider_task, phase)| (job, (Won { worker, provider_task, secrets: None }, phase)));
         cancelled.extend(by_job);
     }
     Ok(cancelled)
@@ -288,9 +320,9 @@ static END_JOBS: Rows = Rows::new(
 );
 
 async fn end_jobs(tx: &mut Tx, ends: &[&JobEnd]) -> Result<(), StoreError> {
-    for piece in chunks(ends) {
+    for piece in padded(ends) {
         let mut results = Vec::with_capacity(piece.len());
-        for JobEnd { job, .. } in piece {
+        for JobEnd { job, .. } in &piece {
             let text = job.result.as_ref().map(serde_json::to_string).transpose();
             results.push(text.map_err(|error| StoreError::Corrupt(format!("job {}: {error}", job.id)))?);
         }
@@ -336,10 +368,10 @@ fn reservation_state(job: &Job, phase: &str) -> &'static str {
 }
 
 async fn end_reservations(tx: &mut Tx, ends: &[(&JobEnd, String)]) -> Result<(), StoreError> {
-    for piece in chunks(ends) {
+    for piece in padded(ends) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(END_RESERVATIONS.sql(piece.len()));
-            for (JobEnd { job, .. }, phase) in piece {
+            for (JobEnd { job, .. }, phase) in &piece {
                 query = query.bind(&job.id).bind(reservation_state(job, phase)).bind(job.updated_at.0);
             }
             query.execute(c).await.map(drop)
@@ -361,7 +393,20 @@ async fn enqueue_events(tx: &mut Tx, ends: &[&JobEnd]) -> Result<(), StoreError>
             ref_id: &event.id,
             account_id: &job.account_id,
             run_at: job.updated_at,
+            claim: event.claim.as_ref(),
         })
         .collect();
     insert_tasks(tx, &tasks).await
+}
+
+/// What signs the events that are claimed with the end of their jobs, by job.
+async fn secrets_of_claimed(tx: &mut Tx, ends: &[&JobEnd]) -> Result<HashMap<String, WebhookSecrets>, StoreError> {
+    let claimed: Vec<&Job> = ends
+        .iter()
+        .filter(|end| end.event.as_ref().is_some_and(|event| event.claim.is_some()))
+        .map(|end| &end.job)
+        .collect();
+    let accounts: Vec<&str> = claimed.iter().map(|job| job.account_id.as_str()).collect();
+    let secrets = accounts::secrets_of(tx, accounts).await?;
+    Ok(claimed.into_iter().filter_map(|job| Some((job.id.clone(), secrets.get(&job.account_id)?.clone()))).collect())
 }

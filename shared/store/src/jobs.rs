@@ -6,7 +6,7 @@ use aig_domain::{Millis, Nano};
 use sqlx::FromRow;
 
 use crate::db::{Db, on};
-use crate::sql::{Rows, chunks};
+use crate::sql::{Rows, padded};
 use crate::{Store, StoreError};
 
 /// The columns of a job, in the order of [`crate::accept`]'s insert.
@@ -182,10 +182,10 @@ impl Store {
     /// The versions of these jobs, by id, in no order; a job that is not there is left out.
     pub async fn job_versions(&self, ids: &[String]) -> Result<Vec<(String, i64)>, StoreError> {
         let mut versions = Vec::with_capacity(ids.len());
-        for piece in chunks(ids) {
+        for piece in padded(ids) {
             let found: Vec<(String, i64)> = on!(self.db.read(), |pool| {
                 let mut query = sqlx::query_as(VERSIONS.sql(piece.len()));
-                for id in piece {
+                for id in &piece {
                     query = query.bind(id);
                 }
                 query.fetch_all(pool).await

@@ -6,12 +6,13 @@ use aig_domain::job::Job;
 use aig_domain::task::{Lease, Phase, WEBHOOK_QUEUE};
 use sqlx::{AssertSqlSafe, FromRow};
 
+use crate::accounts::WebhookSecrets;
 use crate::combine::Batch;
 use crate::db::{Db, Tx, on};
 use crate::jobs::{JobRow, job_columns};
 use crate::ledger::{Claim, Ledger};
-use crate::sql::{Rows, chunks};
-use crate::steps::{self, Step};
+use crate::sql::{Rows, padded};
+use crate::steps::{self, Step, StepKind};
 use crate::{Store, StoreError, dialect, fair, workers};
 
 /// A worker's wish for tasks.
@@ -51,7 +52,12 @@ pub enum Work {
         claim: Claim,
     },
     /// Deliver an event.
-    Webhook(WebhookEvent),
+    Webhook {
+        /// The event.
+        event: WebhookEvent,
+        /// What signs it, as it was when the task was claimed.
+        secrets: WebhookSecrets,
+    },
 }
 
 /// A webhook event to be delivered.
@@ -150,6 +156,15 @@ impl Batch for LeaseBatch {
         Ok(outputs)
     }
 
+    /// What is handed back must stay so: a step or a claim whose caller has gone must not come after it.
+    fn barrier(item: &Item) -> bool {
+        match item {
+            Item::Step(step) => step.kind == StepKind::Release,
+            Item::End(_) => true,
+            Item::Claim(_) => false,
+        }
+    }
+
     /// A claim is not repeated: if the first one came through after that, its tasks would be in nobody's hands. The worker
     /// hears that the outcome is unknown and has the claim released.
     fn may_repeat(&self, item: &Item) -> bool {
@@ -220,28 +235,41 @@ async fn claim(tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<TaskRow>, Stor
 
 const BURY: &str = "UPDATE tasks SET state = 'buried', last_error = $2 WHERE id = $1";
 static JOBS: Rows = Rows::new(concat!("SELECT ", job_columns!(), " FROM jobs WHERE id IN ("), &["TEXT"], ")");
-static EVENTS: Rows =
-    Rows::new("SELECT id, account_id, job_id, url, body FROM webhook_events WHERE id IN (", &["TEXT"], ")");
+static EVENTS: Rows = Rows::new(
+    "SELECT e.id, e.account_id, e.job_id, e.url, e.body, \
+     a.webhook_secret, a.webhook_secret_previous, a.webhook_secret_previous_until \
+     FROM webhook_events e JOIN accounts a ON a.id = e.account_id WHERE e.id IN (",
+    &["TEXT"],
+    ")",
+);
+
+#[derive(FromRow)]
+struct EventRow {
+    #[sqlx(flatten)]
+    event: WebhookEvent,
+    #[sqlx(flatten)]
+    secrets: WebhookSecrets,
+}
 
 /// Joins tasks with what they are about.
 async fn with_work(tx: &mut Tx, queue: &str, mut rows: Vec<TaskRow>) -> Result<Vec<Claimed>, StoreError> {
     rows.sort_by_key(|row| row.fair_seq);
     let mut jobs: HashMap<String, Job> = HashMap::new();
-    let mut events: HashMap<String, WebhookEvent> = HashMap::new();
-    for piece in chunks(&rows) {
+    let mut events: HashMap<String, EventRow> = HashMap::new();
+    for piece in padded(&rows) {
         if queue == WEBHOOK_QUEUE {
-            let found: Vec<WebhookEvent> = on!(tx.conn(), |c| {
+            let found: Vec<EventRow> = on!(tx.conn(), |c| {
                 let mut query = sqlx::query_as(EVENTS.sql(piece.len()));
-                for row in piece {
+                for row in &piece {
                     query = query.bind(&row.ref_id);
                 }
                 query.fetch_all(c).await
             })?;
-            events.extend(found.into_iter().map(|event| (event.id.clone(), event)));
+            events.extend(found.into_iter().map(|row| (row.event.id.clone(), row)));
         } else {
             let found: Vec<JobRow> = on!(tx.conn(), |c| {
                 let mut query = sqlx::query_as(JOBS.sql(piece.len()));
-                for row in piece {
+                for row in &piece {
                     query = query.bind(&row.ref_id);
                 }
                 query.fetch_all(c).await
@@ -268,12 +296,12 @@ async fn with_work(tx: &mut Tx, queue: &str, mut rows: Vec<TaskRow>) -> Result<V
 fn claimed(
     row: TaskRow,
     jobs: &mut HashMap<String, Job>,
-    events: &mut HashMap<String, WebhookEvent>,
+    events: &mut HashMap<String, EventRow>,
 ) -> Result<Claimed, StoreError> {
     let corrupt = |what: &str| StoreError::Corrupt(format!("task {}: {what}", row.id));
     let phase = Phase::parse(&row.phase).ok_or_else(|| corrupt("unknown phase"))?;
-    let work = if let Some(event) = events.remove(&row.ref_id) {
-        Work::Webhook(event)
+    let work = if let Some(EventRow { event, secrets }) = events.remove(&row.ref_id) {
+        Work::Webhook { event, secrets }
     } else {
         let job = jobs.remove(&row.ref_id).ok_or_else(|| corrupt("its job or event is gone"))?;
         let claim = Ledger::claim(&job.id, phase, row.provider_task.clone());

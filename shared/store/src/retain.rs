@@ -5,7 +5,7 @@ use std::time::Duration;
 use aig_domain::job::JobResult;
 
 use crate::db::on;
-use crate::sql::{Rows, chunks};
+use crate::sql::{Rows, padded};
 use crate::{Store, StoreError};
 
 const AT_ONCE: i64 = 500;
@@ -64,10 +64,10 @@ impl Store {
 
     /// Records that the files of these jobs are gone.
     pub async fn forget_results(&self, job_ids: &[&str]) -> Result<(), StoreError> {
-        for piece in chunks(job_ids) {
+        for piece in padded(job_ids) {
             on!(self.db.write(), |pool| {
                 let mut query = sqlx::query(FORGET.sql(piece.len()));
-                for id in piece {
+                for id in &piece {
                     query = query.bind(*id);
                 }
                 query.execute(pool).await.map(drop)

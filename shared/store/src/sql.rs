@@ -1,4 +1,5 @@
-//! Statements over many rows, in the sizes 1, 2, 4 … 64, so that few distinct texts are ever prepared.
+//! Statements over many rows, in the sizes 1, 2, 4 … 64, so that few distinct texts are ever prepared, and each list of rows
+//! takes one trip to the server.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -23,7 +24,7 @@ impl Rows {
         Self { head, types, tail, texts: [const { OnceLock::new() }; SIZES] }
     }
 
-    /// The text for `rows` rows; `rows` is one of the sizes that [`chunks`] makes.
+    /// The text for `rows` rows; `rows` is one of the sizes that [`padded`] makes.
     pub(crate) fn sql(&'static self, rows: usize) -> &'static str {
         let size = rows.trailing_zeros() as usize;
         self.texts[size].get_or_init(|| {
@@ -44,17 +45,20 @@ impl Rows {
     }
 }
 
-/// Cuts `items` into pieces whose lengths are powers of two, at most [`MAX_ROWS`].
-pub(crate) fn chunks<T>(items: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = items;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let size = if rest.len() >= MAX_ROWS { MAX_ROWS } else { 1 << rest.len().ilog2() };
-        let (piece, tail) = rest.split_at(size);
-        rest = tail;
-        Some(piece)
+/// Cuts `items` into pieces of at most [`MAX_ROWS`] and fills each up to a power of two by repeating its last item. For
+/// statements that do not mind: an `UPDATE … FROM` takes a row once, whatever its list repeats, and an `IN` does not care.
+pub(crate) fn padded<T>(items: &[T]) -> impl Iterator<Item = Vec<&T>> {
+    items.chunks(MAX_ROWS).map(|piece| {
+        let last = piece.last().into_iter().cycle();
+        piece.iter().chain(last).take(piece.len().next_power_of_two()).collect()
+    })
+}
+
+/// The same with blanks instead of repetitions, for an `INSERT … SELECT`, which leaves out the rows whose first column is NULL.
+pub(crate) fn with_blanks<T>(items: &[T]) -> impl Iterator<Item = Vec<Option<&T>>> {
+    items.chunks(MAX_ROWS).map(|piece| {
+        let blanks = std::iter::repeat(None);
+        piece.iter().map(Some).chain(blanks).take(piece.len().next_power_of_two()).collect()
     })
 }
 
@@ -74,12 +78,18 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_powers_of_two_and_lose_nothing() {
+    fn pieces_are_powers_of_two_and_lose_nothing() {
         for n in 0..300 {
             let items: Vec<usize> = (0..n).collect();
-            let sizes: Vec<usize> = chunks(&items).map(<[usize]>::len).collect();
-            assert!(sizes.iter().all(|size| size.is_power_of_two() && *size <= MAX_ROWS), "{n}: {sizes:?}");
-            assert_eq!(chunks(&items).flatten().copied().collect::<Vec<_>>(), items);
+            let pieces: Vec<Vec<&usize>> = padded(&items).collect();
+            assert!(pieces.iter().all(|piece| piece.len().is_power_of_two() && piece.len() <= MAX_ROWS), "{n}");
+            assert_eq!(pieces.len(), n.div_ceil(MAX_ROWS));
+            let mut all: Vec<usize> = pieces.into_iter().flatten().copied().collect();
+            all.dedup();
+            assert_eq!(all, items);
+            let pieces: Vec<Vec<Option<&usize>>> = with_blanks(&items).collect();
+            assert!(pieces.iter().all(|piece| piece.len().is_power_of_two() && piece.len() <= MAX_ROWS), "{n}");
+            assert_eq!(pieces.into_iter().flatten().flatten().copied().collect::<Vec<_>>(), items);
         }
     }
 }

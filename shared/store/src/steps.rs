@@ -7,7 +7,7 @@ use aig_domain::task::{Lease, Phase};
 
 use crate::StoreError;
 use crate::db::{Tx, on};
-use crate::sql::{Rows, chunks};
+use crate::sql::{Rows, padded};
 
 /// One step of one claimed task.
 #[derive(Clone, Debug)]
@@ -29,8 +29,8 @@ pub enum StepKind {
     Submitted(String),
     /// The provider's own progress, in per cent.
     Progress(i64),
-    /// The result is about to be fetched.
-    Storing,
+    /// The result is about to be fetched. The provider's id, if it is not on record yet.
+    Storing(Option<String>),
     /// The submit provably did not happen, or may be repeated: back to the queue, to run at `at`.
     Retry {
         /// Whether the outcome of the submit is not known; only for providers that take an idempotency key.
@@ -50,7 +50,7 @@ impl Step {
             StepKind::Submitting | StepKind::Retry { unknown: true, .. } => Some(Phase::Submitting),
             StepKind::Retry { unknown: false, .. } => Some(Phase::New),
             StepKind::Submitted(_) => Some(Phase::Polling),
-            StepKind::Storing => Some(Phase::Storing),
+            StepKind::Storing(_) => Some(Phase::Storing),
             StepKind::Progress(_) | StepKind::Release => None,
         }
     }
@@ -108,12 +108,12 @@ async fn run_once(tx: &mut Tx, steps: &[&Step]) -> Result<HashSet<Lease>, StoreE
     let mut sorted: Vec<&Step> = steps.to_vec();
     sorted.sort_by(|a, b| a.lease.task_id.cmp(&b.lease.task_id));
     let mut held = HashSet::with_capacity(sorted.len());
-    for piece in chunks(&sorted) {
+    for piece in padded(&sorted) {
         let rows: Vec<(String, i64)> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_as(UPDATE_TASKS.sql(piece.len()));
-            for step in piece {
+            for step in &piece {
                 let (provider_task, run_at, attempts, error) = match &step.kind {
-                    StepKind::Submitted(task) => (Some(task), None, 0_i64, None),
+                    StepKind::Submitted(task) | StepKind::Storing(Some(task)) => (Some(task), None, 0_i64, None),
                     StepKind::Retry { at, error, .. } => (None, Some(at.0), 1, Some(error)),
                     StepKind::Release => (None, Some(step.now.0), 0, None),
                     _ => (None, None, 0, None),
@@ -147,10 +147,10 @@ async fn update_jobs(tx: &mut Tx, steps: &[&Step], held: &HashSet<Lease>) -> Res
             _ => None,
         })
         .collect();
-    for piece in chunks(&visible) {
+    for piece in padded(&visible) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(UPDATE_JOBS.sql(piece.len()));
-            for (step, progress) in piece {
+            for (step, progress) in &piece {
                 query = query.bind(&step.lease.task_id).bind(*progress).bind(step.now.0);
             }
             query.execute(c).await.map(drop)

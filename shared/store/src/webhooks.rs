@@ -5,28 +5,29 @@ use aig_domain::job::Job;
 use crate::db::{Tx, on};
 use crate::finish::{Delivery, DeliveryEnd, NewEvent};
 use crate::lease::WebhookEvent;
-use crate::sql::{Rows, chunks};
+use crate::sql::{Rows, padded, with_blanks};
 use crate::{Store, StoreError};
 
 static INSERT_EVENTS: Rows = Rows::new(
-    "INSERT INTO webhook_events (id, account_id, job_id, url, body, created_at, state) VALUES ",
+    "INSERT INTO webhook_events (id, account_id, job_id, url, body, created_at, state) SELECT * FROM (VALUES ",
     &["TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "TEXT"],
-    "",
+    ") AS v WHERE column1 IS NOT NULL",
 );
 
 pub(crate) async fn insert_events(tx: &mut Tx, events: &[(&Job, &NewEvent)]) -> Result<(), StoreError> {
-    for piece in chunks(events) {
+    for piece in with_blanks(events) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(INSERT_EVENTS.sql(piece.len()));
-            for (job, event) in piece {
+            for told in piece {
+                let (job, event) = (told.map(|(job, _)| job), told.map(|(_, event)| event));
                 query = query
-                    .bind(&event.id)
-                    .bind(&job.account_id)
-                    .bind(&job.id)
-                    .bind(&event.url)
-                    .bind(&event.body)
-                    .bind(job.updated_at.0)
-                    .bind("pending");
+                    .bind(event.map(|event| &event.id))
+                    .bind(job.map(|job| &job.account_id))
+                    .bind(job.map(|job| &job.id))
+                    .bind(event.map(|event| &event.url))
+                    .bind(event.map(|event| &event.body))
+                    .bind(job.map(|job| job.updated_at.0))
+                    .bind(job.map(|_| "pending"));
             }
             query.execute(c).await.map(drop)
         })?;
@@ -35,23 +36,24 @@ pub(crate) async fn insert_events(tx: &mut Tx, events: &[(&Job, &NewEvent)]) -> 
 }
 
 static INSERT_ATTEMPTS: Rows = Rows::new(
-    "INSERT INTO webhook_attempts (event_id, attempt, at, duration_ms, status, error) VALUES ",
+    "INSERT INTO webhook_attempts (event_id, attempt, at, duration_ms, status, error) SELECT * FROM (VALUES ",
     &["TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "TEXT"],
-    "",
+    ") AS v WHERE column1 IS NOT NULL",
 );
 
 pub(crate) async fn insert_attempts(tx: &mut Tx, deliveries: &[&Delivery]) -> Result<(), StoreError> {
-    for piece in chunks(deliveries) {
+    for piece in with_blanks(deliveries) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(INSERT_ATTEMPTS.sql(piece.len()));
-            for Delivery { event_id, attempt, .. } in piece {
+            for delivery in piece {
+                let attempt = delivery.map(|delivery| &delivery.attempt);
                 query = query
-                    .bind(event_id)
-                    .bind(i64::from(attempt.number))
-                    .bind(attempt.at.0)
-                    .bind(i64::try_from(attempt.duration_ms).unwrap_or(i64::MAX))
-                    .bind(attempt.status.map(i64::from))
-                    .bind(&attempt.error);
+                    .bind(delivery.map(|delivery| &delivery.event_id))
+                    .bind(attempt.map(|attempt| i64::from(attempt.number)))
+                    .bind(attempt.map(|attempt| attempt.at.0))
+                    .bind(attempt.map(|attempt| i64::try_from(attempt.duration_ms).unwrap_or(i64::MAX)))
+                    .bind(attempt.and_then(|attempt| attempt.status).map(i64::from))
+                    .bind(attempt.and_then(|attempt| attempt.error.as_ref()));
             }
             query.execute(c).await.map(drop)
         })?;
@@ -75,10 +77,10 @@ pub(crate) async fn update_events(tx: &mut Tx, deliveries: &[&Delivery]) -> Resu
             DeliveryEnd::Retry(_) => None,
         })
         .collect();
-    for piece in chunks(&ended) {
+    for piece in padded(&ended) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(UPDATE_EVENTS.sql(piece.len()));
-            for (delivery, state) in piece {
+            for (delivery, state) in &piece {
                 query = query.bind(&delivery.event_id).bind(*state).bind(delivery.attempt.at.0);
             }
             query.execute(c).await.map(drop)

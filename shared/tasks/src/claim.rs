@@ -1,4 +1,4 @@
-//! Claiming due tasks, and giving up claims whose answer never came.
+//! Claiming due tasks, and giving up claims whose answer never came, those that go with the end of a job included.
 //!
 //! A claim that was committed although its caller got no answer leaves tasks that are running and in nobody's hands, under a
 //! worker that goes on living. So a claim is on a list from before it is sent until it is answered one way or the other, also
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aig_domain::{Error, id};
-use aig_store::{ClaimRequest, Claimed, StoreError};
+use aig_store::{ClaimRequest, Claimed, StoreError, TaskClaim};
 
 use crate::Tasks;
 
@@ -30,14 +30,14 @@ struct LostClaim {
 }
 
 /// A claim under way; when it is dropped without an answer, it is lost.
-struct UnderWay {
+pub(crate) struct UnderWay {
     claim: Option<LostClaim>,
     lost: LostClaims,
 }
 
 impl UnderWay {
     /// It is known what the claim took.
-    fn answered(mut self) {
+    pub(crate) fn answered(mut self) {
         self.claim = None;
     }
 }
@@ -54,6 +54,12 @@ impl Drop for UnderWay {
 }
 
 impl LostClaims {
+    /// Puts a claim on the list, in case no answer comes.
+    pub(crate) fn under_way(&self, claim: &TaskClaim) -> UnderWay {
+        let TaskClaim { worker, claim_id } = claim.clone();
+        UnderWay { claim: Some(LostClaim { worker, claim_id, since: Instant::now() }), lost: self.clone() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<LostClaim>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,11 +72,11 @@ impl Tasks {
     /// A 503 when the store is full or down. What it may have taken all the same comes back by
     /// [`Tasks::release_lost_claims`].
     pub async fn claim(&self, worker: &str, queue: &'static str, limit: usize) -> Result<Vec<Claimed>, Error> {
-        let claim_id = id::new("claim_", self.clock.now());
-        let claim = LostClaim { worker: worker.to_owned(), claim_id: claim_id.clone(), since: Instant::now() };
-        let under_way = UnderWay { claim: Some(claim), lost: self.lost_claims.clone() };
+        let claim = TaskClaim { worker: worker.to_owned(), claim_id: id::new("claim_", self.clock.now()) };
+        let under_way = self.lost_claims.under_way(&claim);
         let limit = u32::try_from(limit).unwrap_or(64);
-        let claimed = self.store.claim(ClaimRequest { claim_id, worker: worker.to_owned(), queue, limit }).await;
+        let TaskClaim { worker, claim_id } = claim;
+        let claimed = self.store.claim(ClaimRequest { claim_id, worker, queue, limit }).await;
         if !matches!(claimed, Err(StoreError::Database { commit_unknown: true, .. })) {
             under_way.answered();
         }

@@ -2,6 +2,7 @@
 
 use aig_domain::Error;
 use aig_queue::{BrokerError, Message};
+use futures_util::future::join_all;
 
 use crate::Tasks;
 
@@ -30,14 +31,12 @@ impl Tasks {
             #[expect(clippy::cast_precision_loss, reason = "a gauge; counted up to 1,024")]
             metrics::gauge!("aig_tasks_ready", "queue" => due.queue).set(due.ready as f64);
         }
-        for due in queues {
-            match self.ring_for(due.queue, wanted(due.ready)).await {
-                Ok(()) | Err(BrokerError::Full(_)) => {}
-                Err(error) => {
-                    // It would fail for the other queues too, and perhaps only after a while.
-                    tracing::warn!(queue = due.queue, %error, "the broker fails; trying again at the next tick");
-                    break;
-                }
+        let rung = join_all(queues.iter().map(|due| self.ring_for(due.queue, wanted(due.ready)))).await;
+        for (due, rung) in queues.iter().zip(rung) {
+            if let Err(error) = rung
+                && !matches!(error, BrokerError::Full(_))
+            {
+                tracing::warn!(queue = due.queue, %error, "the broker fails; trying again at the next tick");
             }
         }
         Ok(())

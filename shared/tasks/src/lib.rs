@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 pub use aig_store::Role;
 pub use enqueue::{Accepted, Idempotency, NewJob};
+pub use finish::Ended;
 pub use lease::{LeaseTimes, ProcessLease};
 
 /// The task engine. Cheap to clone.

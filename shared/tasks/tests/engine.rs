@@ -175,11 +175,12 @@ async fn an_end_that_is_tried_again_after_it_was_stored_is_still_its_own() {
         })
     };
     for _ in 0..2 {
-        assert!(engine.tasks.end(&claimed.lease, job, &completed(1)).await.unwrap(), "its file is in use");
+        assert!(engine.tasks.end(&claimed.lease, job, &completed(1), None).await.unwrap().won, "its file is in use");
     }
-    assert!(!engine.tasks.end(&claimed.lease, job, &completed(2)).await.unwrap(), "this file is in nobody's use");
+    let other = engine.tasks.end(&claimed.lease, job, &completed(2), None).await.unwrap();
+    assert!(!other.won, "this file is in nobody's use");
     let failed = Outcome::Failed(JobError::new(aig_domain::job::ErrorCode::ProviderError, "no"));
-    assert!(!engine.tasks.end(&claimed.lease, job, &failed).await.unwrap());
+    assert!(!engine.tasks.end(&claimed.lease, job, &failed, None).await.unwrap().won);
 }
 
 #[tokio::test]

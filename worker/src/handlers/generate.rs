@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use aig_domain::job::{ErrorCode, Job, JobError, JobResult, Outcome, file_key};
 use aig_domain::retry::{exponential, jitter};
+use aig_domain::task::WEBHOOK_QUEUE;
 use aig_providers::{JobCall, JobProvider, Poll, ProviderError, ProviderErrorKind, ProviderTask};
 use aig_store::{Claim, StepKind};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use super::store_result::{self, NotStored};
-use super::{Held, Lost, submit};
+use super::submit::{self, Submitted};
+use super::{Held, Lost};
+use crate::consume;
 use crate::persist::{Unwritten, until_stored};
 use crate::turn::Turn;
 use crate::watch::Watched;
@@ -34,6 +37,8 @@ const MOST_EARLIER: i64 = 8;
 pub(crate) enum Next {
     /// The result is stored.
     Done(JobResult),
+    /// Go on at once, in the same turn.
+    Now,
     /// Go on after this long.
     Later(Duration),
     /// Back to the queue, to begin again after this long.
@@ -60,7 +65,7 @@ pub(crate) struct Generate {
 enum State {
     /// Nothing polls yet: the claim says what may be sent. `None` only while a step uses it.
     Submit(Option<Claim>),
-    Polling(ProviderTask),
+    Polling(Submitted),
 }
 
 /// Ends a job that brought its worker down again and again.
@@ -80,7 +85,7 @@ pub(crate) async fn run(held: Held, job: Job, claim: Claim, permits: Arc<Semapho
         return end(&held, &job, &Outcome::Failed(JobError::new(ErrorCode::ProviderError, error))).await;
     };
     let state = match claim {
-        Claim::Resume(task) => State::Polling(ProviderTask(task)),
+        Claim::Resume(task) => State::Polling(Submitted { task: ProviderTask(task), recorded: true }),
         other => State::Submit(Some(other)),
     };
     let call = call(&job, held.attempt);
@@ -117,6 +122,7 @@ impl Generate {
                     let at = worker.app.clock.now().plus(after).min(self.job.deadline_at);
                     return self.held.step(StepKind::Retry { unknown, at, error }).await;
                 }
+                Next::Now => {}
                 Next::Later(after) => {
                     // A job that waits holds no permit, unless too many wait already.
                     let parked = Arc::clone(&worker.parked).try_acquire_owned().ok();
@@ -159,15 +165,15 @@ impl Generate {
                 // A step that was dropped half-way is never stepped again, so the claim is always there.
                 let claim = claim.take().ok_or(Lost)?;
                 match submit::submit(&self.held, &self.call, &*self.provider, claim).await? {
-                    Ok(task) => {
-                        self.state = State::Polling(task);
-                        Ok(Next::Later(Duration::ZERO))
+                    Ok(submitted) => {
+                        self.state = State::Polling(submitted);
+                        Ok(Next::Now)
                     }
                     Err(next) => Ok(next),
                 }
             }
-            State::Polling(task) => {
-                let task = task.clone();
+            State::Polling(submitted) => {
+                let task = submitted.task.clone();
                 match tokio::time::timeout(left, self.poll(&task)).await {
                     Ok(next) => next,
                     Err(_) => Ok(Next::Fail(deadline_exceeded())),
@@ -182,12 +188,13 @@ impl Generate {
         match poll {
             Ok(Poll::Pending { progress, after }) => {
                 (self.failures, self.unknown) = (0, 0);
+                self.record_id().await?;
                 self.record(progress).await?;
                 Ok(Next::Later(after))
             }
             Ok(Poll::Failed(error)) => Ok(Next::Fail(error)),
             Ok(Poll::Done(artifact)) => {
-                self.held.step(StepKind::Storing).await?;
+                self.storing(task).await?;
                 match store_result::store_result(self, &artifact).await {
                     Ok(result) => Ok(Next::Done(result)),
                     Err(NotStored::Never(error)) => Ok(Next::Fail(error)),
@@ -198,8 +205,32 @@ impl Generate {
                     }
                 }
             }
-            Err(error) => Ok(self.failed(&error)),
+            Err(error) => {
+                self.record_id().await?;
+                Ok(self.failed(&error))
+            }
         }
+    }
+
+    /// Records the provider's id, unless it is on record.
+    async fn record_id(&mut self) -> Result<(), Lost> {
+        if let State::Polling(Submitted { task, recorded: recorded @ false }) = &mut self.state {
+            let step = StepKind::Submitted(task.0.clone());
+            submit::record(&self.held, &self.call, &*self.provider, task, step).await?;
+            *recorded = true;
+        }
+        Ok(())
+    }
+
+    /// Records that the result is about to be fetched, and the provider's id with it.
+    async fn storing(&mut self, task: &ProviderTask) -> Result<(), Lost> {
+        let known = matches!(self.state, State::Polling(Submitted { recorded: true, .. }));
+        let step = StepKind::Storing((!known).then(|| task.0.clone()));
+        submit::record(&self.held, &self.call, &*self.provider, task, step).await?;
+        if let State::Polling(submitted) = &mut self.state {
+            submitted.recorded = true;
+        }
+        Ok(())
     }
 
     /// After a poll or a download failed: again later, until the deadline. The work is paid for, so that only a clear word of
@@ -236,13 +267,14 @@ impl Generate {
 
     /// Tells the provider to stop, as a favour; the job itself has ended.
     async fn cancel_upstream(&self) -> Result<(), Lost> {
-        if let State::Polling(task) = &self.state {
-            submit::call_off(&*self.provider, task).await;
+        if let State::Polling(submitted) = &self.state {
+            submit::call_off(&*self.provider, &submitted.task).await;
         }
         Ok(())
     }
 
-    async fn hand_back(&self) -> Result<(), Lost> {
+    async fn hand_back(&mut self) -> Result<(), Lost> {
+        self.record_id().await?;
         self.held.release().await;
         Ok(())
     }
@@ -251,8 +283,19 @@ impl Generate {
 /// Writes the job's end, unless the lease was lost.
 async fn end(held: &Held, job: &Job, outcome: &Outcome) {
     let app = &held.worker.app;
-    let write = || app.tasks.end(&held.lease, job, outcome);
-    let ended = until_stored(&held.worker, "the end of a job", write).await;
+    let permit = job.webhook_url.as_ref().and_then(|_| held.worker.to_deliver());
+    // Only the first try takes the delivery along: what became of it is not known after a failure.
+    let mut deliverer = permit.as_ref().map(|_| held.worker.lease.id());
+    let write = || {
+        let deliverer = deliverer.take();
+        async move { app.tasks.end(&held.lease, job, outcome, deliverer.as_deref()).await }
+    };
+    let ended = until_stored(&held.worker, "the end of a job", write).await.map(|ended| {
+        if let (Some(delivery), Some(permit)) = (ended.delivery, permit) {
+            consume::start(&held.worker, WEBHOOK_QUEUE, delivery, permit);
+        }
+        ended.won
+    });
     match (ended, outcome) {
         (Ok(true), Outcome::Completed(result)) => {
             tracing::info!("the job is completed");

@@ -1,5 +1,8 @@
 //! Submitting a job: intent first, then the call, then the provider's id. The one place where a job may be sent twice, and
 //! why it is not.
+//!
+//! The id is recorded at once where losing it would lose the work. A provider that takes an idempotency key gives the same id
+//! again when it is asked again, so there the id may wait for the first poll, whose outcome is then recorded with it.
 
 use std::time::Duration;
 
@@ -17,47 +20,69 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How long the provider has to take a cancel.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The work at its provider.
+pub(super) struct Submitted {
+    pub(super) task: ProviderTask,
+    /// Whether the provider's id is on record.
+    pub(super) recorded: bool,
+}
+
 /// Submits the job if `claim` allows it; gives the provider's id, or what to do next.
 pub(super) async fn submit(
     held: &Held,
     call: &JobCall,
     provider: &dyn JobProvider,
     claim: Claim,
-) -> Result<Result<ProviderTask, Next>, Lost> {
+) -> Result<Result<Submitted, Next>, Lost> {
     let reservation = match claim {
-        Claim::Resume(task) => return Ok(Ok(ProviderTask(task))),
+        Claim::Resume(task) => return Ok(Ok(Submitted { task: ProviderTask(task), recorded: true })),
         Claim::Fresh(reservation) => {
             held.step(StepKind::Submitting).await?;
             reservation
         }
         Claim::Unknown(intent) => match intent.repeat(provider.idempotent_submit()) {
-            Ok(reservation) => reservation,
+            Ok(reservation) => return send(held, call, provider, reservation, true).await,
             Err(_) => return Ok(Err(Next::Fail(outcome_unknown()))),
         },
     };
-    send(held, call, provider, reservation).await
+    send(held, call, provider, reservation, false).await
 }
 
+/// Sends the job. Where it is `repeated`, the provider may have it from before, whatever it says now.
 async fn send(
     held: &Held,
     call: &JobCall,
     provider: &dyn JobProvider,
     reservation: Reservation,
-) -> Result<Result<ProviderTask, Next>, Lost> {
+    repeated: bool,
+) -> Result<Result<Submitted, Next>, Lost> {
     let submission = provider.submit(reservation, call).await;
     let attempts_left = held.attempt + 1 < held.worker.app.config.tasks.submit_attempts;
-    let sent = *submission.receipt.billing() != Billing::NotSent;
+    let sent = repeated || *submission.receipt.billing() != Billing::NotSent;
     held.worker.app.store.ledger().record_submit(submission.receipt);
     match submission.outcome {
+        Ok(task) if provider.idempotent_submit() => Ok(Ok(Submitted { task, recorded: false })),
         Ok(task) => {
-            if held.step(StepKind::Submitted(task.0.clone())).await.is_err() {
-                cancel_if_cancelled(held, call, provider, &task).await;
-                return Err(Lost);
-            }
-            Ok(Ok(task))
+            record(held, call, provider, &task, StepKind::Submitted(task.0.clone())).await?;
+            Ok(Ok(Submitted { task, recorded: true }))
         }
         Err(error) => Ok(Err(after_failure(&error, sent, provider.idempotent_submit(), held.attempt, attempts_left))),
     }
+}
+
+/// Records `step`, the first one that names the provider's id.
+pub(super) async fn record(
+    held: &Held,
+    call: &JobCall,
+    provider: &dyn JobProvider,
+    task: &ProviderTask,
+    step: StepKind,
+) -> Result<(), Lost> {
+    let recorded = held.step(step).await;
+    if recorded.is_err() {
+        cancel_if_cancelled(held, call, provider, task).await;
+    }
+    recorded
 }
 
 /// A job that was cancelled while it was being submitted: nobody but us knows what to call off at the provider. When the
@@ -109,7 +134,7 @@ mod tests {
             Next::Retry { unknown: true, .. } => "repeat",
             Next::Retry { unknown: false, .. } => "retry",
             Next::Fail(error) => error.code.as_str(),
-            Next::Done(_) | Next::Later(_) => "?",
+            Next::Done(_) | Next::Now | Next::Later(_) => "?",
         }
     }
 

@@ -4,8 +4,8 @@
 //! fetcher: no redirects, no private addresses, a bounded answer in bounded time.
 
 use aig_domain::webhook::{ANSWER_TIMEOUT, Verdict, verdict};
-use aig_domain::{Error, Millis, Secret, id, signing};
-use aig_store::{Attempt, Delivery, DeliveryEnd, WebhookEvent};
+use aig_domain::{Millis, Secret, id, signing};
+use aig_store::{Attempt, Delivery, DeliveryEnd, WebhookEvent, WebhookSecrets};
 use bytes::Bytes;
 
 use super::Held;
@@ -16,16 +16,11 @@ use crate::turn::Turn;
 const MAX_ERROR: usize = 300;
 
 /// Makes one attempt at delivering `event`.
-pub(crate) async fn run(held: Held, event: WebhookEvent, _turn: Turn) {
+pub(crate) async fn run(held: Held, event: WebhookEvent, secrets: &WebhookSecrets, _turn: Turn) {
     let worker = &held.worker;
-    let headers = match until_stored(worker, "reading a webhook secret", || headers(&held, &event)).await {
-        Ok(headers) => headers,
-        Err(Unwritten::Stopping) => return held.release().await,
-        Err(Unwritten::Impossible) => return held.crash().await,
-    };
     let number = held.attempt + 1;
     let begun = (worker.app.clock.now(), tokio::time::Instant::now());
-    let (status, retry_after, error) = match headers {
+    let (status, retry_after, error) = match headers(&held, &event, secrets) {
         Ok(headers) => {
             let body = Bytes::copy_from_slice(event.body.as_bytes());
             let sent = tokio::select! {
@@ -44,7 +39,12 @@ pub(crate) async fn run(held: Held, event: WebhookEvent, _turn: Turn) {
         Verdict::GiveUp => DeliveryEnd::GaveUp,
         Verdict::Retry(after) => DeliveryEnd::Retry(worker.app.clock.now().plus(after)),
     };
-    tracing::info!(attempt = number, status, error, ?end, "a webhook was sent");
+    match end {
+        DeliveryEnd::Delivered => tracing::debug!(attempt = number, status, "a webhook was delivered"),
+        DeliveryEnd::GaveUp | DeliveryEnd::Retry(_) => {
+            tracing::info!(attempt = number, status, error, ?end, "a webhook was not delivered");
+        }
+    }
     metrics::counter!("aig_webhook_attempts_total", "outcome" => outcome(end)).increment(1);
     record(&held, event.id, begun, status, error, end).await;
 }
@@ -91,29 +91,25 @@ fn outcome(end: DeliveryEnd) -> &'static str {
     }
 }
 
-/// The headers of this attempt; the inner error is a secret that cannot sign, which no repetition mends.
-async fn headers(held: &Held, event: &WebhookEvent) -> Result<Result<Vec<(&'static str, String)>, String>, Error> {
+/// The headers of this attempt. The error is a secret that cannot sign, which no repetition mends.
+fn headers(held: &Held, event: &WebhookEvent, secrets: &WebhookSecrets) -> Result<Vec<(&'static str, String)>, String> {
     let app = &held.worker.app;
     let now = app.clock.now();
-    let stored = app.store.webhook_secrets(&event.account_id).await?;
-    let previous = stored.previous.filter(|_| stored.previous_until.is_some_and(|until| now < Millis(until)));
-    let open = |sealed: &str| app.ring.open(&event.account_id, sealed).map(Secret::new);
-    let signed = open(&stored.current).map_err(|error| error.to_string()).and_then(|current| {
-        let previous = previous.map(|sealed| open(&sealed)).transpose().map_err(|error| error.to_string())?;
-        signing::webhook_headers(&current, &event.id, now, event.body.as_bytes())
-            .and_then(|headers| match previous {
-                Some(previous) => with_previous(headers, &previous, event, now),
-                None => Ok(headers),
-            })
-            .map_err(|error| error.to_string())
-    });
-    Ok(signed.map(|mut headers| {
-        headers.push(("content-type", "application/json".into()));
-        headers.push(("user-agent", concat!("aigateway/", env!("CARGO_PKG_VERSION")).into()));
-        headers.push(("aig-delivery-id", id::new("dlv_", now)));
-        headers.push(("aig-attempt", (held.attempt + 1).to_string()));
-        headers
-    }))
+    let in_grace = secrets.previous_until.is_some_and(|until| now < Millis(until));
+    let open = |sealed: &str| app.ring.open(&event.account_id, sealed).map(Secret::new).map_err(|e| e.to_string());
+    let mut headers = signed(&open(&secrets.current)?, event, now)?;
+    if let Some(previous) = secrets.previous.as_deref().filter(|_| in_grace) {
+        headers = with_previous(headers, &open(previous)?, event, now)?;
+    }
+    headers.push(("content-type", "application/json".into()));
+    headers.push(("user-agent", concat!("aigateway/", env!("CARGO_PKG_VERSION")).into()));
+    headers.push(("aig-delivery-id", id::new("dlv_", now)));
+    headers.push(("aig-attempt", (held.attempt + 1).to_string()));
+    Ok(headers)
+}
+
+fn signed(secret: &Secret, event: &WebhookEvent, now: Millis) -> Result<Vec<(&'static str, String)>, String> {
+    signing::webhook_headers(secret, &event.id, now, event.body.as_bytes()).map_err(|error| error.to_string())
 }
 
 /// During a secret's time of grace the Standard Webhooks header carries the signatures of both.
@@ -122,9 +118,9 @@ fn with_previous(
     previous: &Secret,
     event: &WebhookEvent,
     now: Millis,
-) -> Result<Vec<(&'static str, String)>, signing::BadSecret> {
+) -> Result<Vec<(&'static str, String)>, String> {
     const STANDARD: &str = "webhook-signature";
-    let old = signing::webhook_headers(previous, &event.id, now, event.body.as_bytes())?;
+    let old = signed(previous, event, now)?;
     let old = old.into_iter().find(|(name, _)| *name == STANDARD).map(|(_, value)| value).unwrap_or_default();
     for (name, value) in &mut headers {
         if *name == STANDARD {

@@ -1,7 +1,10 @@
 //! Ends: one terminal write, with everything that goes with it, and nothing from those who come second.
 
+use std::time::Duration;
+
 use aig_domain::job::{ErrorCode, JobError, JobStatus, Outcome};
-use aig_store::{JobEndTarget, StepKind, Work};
+use aig_domain::task::Lease;
+use aig_store::{Attempt, Delivery, DeliveryEnd, FIRST_EPOCH, JobEndTarget, Role, StepKind, TaskClaim, Work};
 use futures_util::future::join_all;
 
 use crate::support::{TestStore, both, completed, job_of};
@@ -9,6 +12,7 @@ use crate::support::{TestStore, both, completed, job_of};
 both!(
     one_terminal_write,
     a_completed_job_has_its_result_and_its_event,
+    an_event_may_be_claimed_with_the_end_of_its_job,
     failed_costs_nothing,
     cancel_takes_the_task_from_its_worker,
     cancel_of_a_job_that_ended_changes_nothing,
@@ -45,9 +49,39 @@ async fn a_completed_job_has_its_result_and_its_event(t: &TestStore) {
     assert_eq!(Outcome::Completed(read.result.unwrap()), completed());
     assert!(read.expires_at.is_some() && read.completed_at.is_some());
     let delivery = t.claim_from("webhook", "worker_1", 10).await.remove(0);
-    let Work::Webhook(claimed) = &delivery.work else { panic!("{delivery:?}") };
+    let Work::Webhook { event: claimed, .. } = &delivery.work else { panic!("{delivery:?}") };
     assert_eq!((&claimed.id, &claimed.body, &claimed.job_id), (&event.id, &event.body, &job.id));
     assert!(t.claim(10).await.is_empty(), "its task is done");
+}
+
+async fn an_event_may_be_claimed_with_the_end_of_its_job(t: &TestStore) {
+    t.store.register_process("worker_1", Role::Worker, Duration::from_secs(10)).await.unwrap();
+    let mut leases = Vec::new();
+    for round in ["delivered", "rescued"] {
+        t.accept("acc_1").await;
+        let claimed = t.claim(1).await.remove(0);
+        let mut end = t.end(JobEndTarget::Lease(claimed.lease.clone()), job_of(&claimed), &completed());
+        let event = end.event.as_mut().unwrap();
+        event.claim = Some(TaskClaim { worker: "worker_1".into(), claim_id: round.into() });
+        let delivery = Delivery {
+            lease: Lease { task_id: event.task_id.clone(), epoch: FIRST_EPOCH },
+            event_id: event.id.clone(),
+            attempt: Attempt { number: 1, at: t.now(), duration_ms: 1, status: Some(204), error: None },
+            end: DeliveryEnd::Delivered,
+        };
+        let won = t.store.end_job(end.clone()).await.unwrap().unwrap();
+        let secrets = t.store.webhook_secrets("acc_1").await.unwrap();
+        assert_eq!(won.secrets, Some(secrets), "what signs it comes with it");
+        assert!(t.store.end_job(end).await.unwrap().is_none(), "once");
+        assert!(t.claim_from("webhook", "worker_2", 10).await.is_empty(), "nobody else gets it");
+        leases.push(delivery);
+    }
+    assert!(t.store.record_delivery(leases[0].clone()).await.unwrap());
+    assert!(!t.store.record_delivery(leases[0].clone()).await.unwrap(), "once");
+    assert_eq!(t.store.release_claim("worker_1", "rescued").await.unwrap(), 1);
+    let other = t.claim_from("webhook", "worker_2", 10).await.remove(0);
+    assert!(other.lease.epoch > FIRST_EPOCH);
+    assert!(!t.store.record_delivery(leases[1].clone()).await.unwrap(), "the first holder has lost it");
 }
 
 async fn failed_costs_nothing(t: &TestStore) {

@@ -48,6 +48,7 @@ async fn connect_through(t: &TestStore, port: u16) -> Store {
 }
 
 async fn behind_a_proxy(t: &TestStore) -> Behind {
+    t.account("acc_1").await;
     let proxy = Proxy::start(address_of(&t.config), 0).await;
     let store = connect_through(t, proxy.address.port()).await;
     let behind = Behind { store, proxy };

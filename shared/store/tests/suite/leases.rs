@@ -5,13 +5,14 @@ use std::time::Duration;
 use aig_domain::job::JobStatus;
 use aig_store::{Claim, Role, StepKind, Work};
 
-use crate::support::{TestStore, both, job_of};
+use crate::support::{TestStore, both, completed, job_of};
 
 both!(
     row_is_the_task,
     no_task_is_claimed_twice,
     a_claim_takes_no_more_than_its_limit,
     steps_of_one_task_in_one_batch_are_all_kept,
+    a_process_that_ends_keeps_nothing_that_it_claims_at_the_same_time,
     two_schedulers_count_one_crash,
     work_that_is_tried_again_stands_behind_new_work_of_others,
     one_tenants_backlog_does_not_starve_another,
@@ -75,8 +76,32 @@ async fn steps_of_one_task_in_one_batch_are_all_kept(t: &TestStore) {
         assert!(first && second);
         let again = t.claim(1).await.remove(0);
         assert!(matches!(&again.work, Work::Generate { claim: Claim::Resume(task), .. } if task == "upstream_1"));
-        let end = t.end(aig_store::JobEndTarget::Lease(again.lease.clone()), &job, &crate::support::completed());
+        let end = t.end(aig_store::JobEndTarget::Lease(again.lease.clone()), &job, &completed());
         t.store.end_job(end).await.unwrap();
+    }
+}
+
+async fn a_process_that_ends_keeps_nothing_that_it_claims_at_the_same_time(t: &TestStore) {
+    for round in 0..20 {
+        let worker = format!("worker_{round}");
+        t.store.register_process(&worker, Role::Worker, Duration::from_mins(1)).await.unwrap();
+        for _ in 0..10 {
+            t.accept("acc_1").await;
+        }
+        {
+            // The shutdown drops the loop that claims.
+            let claim = std::pin::pin!(t.claim_from("video", &worker, 10));
+            assert!(futures_util::poll!(claim).is_pending());
+        }
+        t.store.unregister_process(&worker).await.unwrap();
+        let others = t.claim_from("video", "other", 64).await;
+        assert_eq!(others.len(), 10, "all of them are there for others at once");
+        for claimed in others {
+            assert_eq!(claimed.crash_count, 0);
+            t.step(&claimed, StepKind::Submitting).await;
+            let end = t.end(aig_store::JobEndTarget::Lease(claimed.lease.clone()), job_of(&claimed), &completed());
+            t.store.end_job(end).await.unwrap();
+        }
     }
 }
 
@@ -200,7 +225,7 @@ async fn an_old_epoch_writes_nothing(t: &TestStore) {
     let old = t.claim(1).await.remove(0);
     t.store.free_all_leases().await.unwrap();
     let new = t.claim(1).await.remove(0);
-    for kind in [StepKind::Submitting, StepKind::Submitted("x".into()), StepKind::Storing, StepKind::Release] {
+    for kind in [StepKind::Submitting, StepKind::Submitted("x".into()), StepKind::Storing(None), StepKind::Release] {
         assert!(!t.step(&old, kind).await);
     }
     assert_eq!(t.store.job("acc_1", &job.id).await.unwrap().unwrap().status, JobStatus::Queued);

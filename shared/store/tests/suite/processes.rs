@@ -51,7 +51,7 @@ async fn a_process_that_ends_hands_back_what_it_holds(t: &TestStore) {
     t.step(&polling, StepKind::Submitted("x".into())).await;
     t.step(&submitting, StepKind::Submitting).await;
     assert_eq!(t.store.unregister_process("worker_1").await.unwrap(), 2);
-    assert!(!t.step(&polling, StepKind::Storing).await, "what is still running there writes nothing any more");
+    assert!(!t.step(&polling, StepKind::Storing(None)).await, "what is still running there writes nothing any more");
     assert!(t.step(&other, StepKind::Submitting).await, "another's tasks stay");
     // At once, without a rescue, and not as a crash.
     let again = t.claim_from("video", "worker_2", 10).await;
@@ -63,7 +63,7 @@ async fn a_process_that_ends_hands_back_what_it_holds(t: &TestStore) {
         .iter()
         .map(|claimed| match &claimed.work {
             Work::Generate { claim, .. } => claim,
-            Work::Webhook(event) => panic!("{event:?}"),
+            Work::Webhook { event, .. } => panic!("{event:?}"),
         })
         .collect();
     assert!(claims.iter().any(|claim| resumed(claim)) && claims.iter().any(|claim| unknown(claim)), "{claims:?}");

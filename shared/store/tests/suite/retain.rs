@@ -28,6 +28,7 @@ async fn results_end_after_their_time(t: &TestStore) {
 }
 
 async fn old_rows_go(t: &TestStore) {
+    t.account("acc_1").await;
     t.store.accept_job(t.keyed_job("acc_1", "k", "body")).await.unwrap();
     t.store.register_process("worker_1", Role::Worker, Duration::from_mins(1)).await.unwrap();
     let claimed = t.claim(1).await.remove(0);

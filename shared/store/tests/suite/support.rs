@@ -10,8 +10,8 @@ use aig_domain::catalog::Modality;
 use aig_domain::job::{Job, JobResult, JobStatus, Outcome};
 use aig_domain::{Clock, Millis, Nano, Secret, id};
 use aig_store::{
-    Accepted, ClaimRequest, Claimed, Idempotency, JobEnd, JobEndTarget, NewEvent, NewJob, Step, StepKind, Store,
-    StoreConfig,
+    Accepted, ClaimRequest, Claimed, Idempotency, JobEnd, JobEndTarget, NewAccount, NewEvent, NewJob, Step, StepKind,
+    Store, StoreConfig,
 };
 use futures_util::FutureExt as _;
 use sqlx::{Connection as _, PgConnection};
@@ -185,7 +185,23 @@ impl TestStore {
     }
 
     /// Stores a job of `account`.
+    /// Makes the account `id`, unless it is there.
+    pub async fn account(&self, id: &str) {
+        if self.store.webhook_secrets(id).await.is_err() {
+            let new = NewAccount {
+                id: id.into(),
+                name: id.into(),
+                tier: "unlimited".into(),
+                webhook_secret: format!("sealed for {id}"),
+                keys: Vec::new(),
+            };
+            self.store.create_account(&new).await.unwrap();
+        }
+    }
+
+    /// Accepts a job of `account`, which is made if it is not there.
     pub async fn accept(&self, account: &str) -> Job {
+        self.account(account).await;
         match self.store.accept_job(self.job(account)).await.unwrap() {
             Accepted::New(job) => *job,
             other => panic!("{other:?}"),
@@ -213,6 +229,7 @@ impl TestStore {
             task_id: id::new("task_", now),
             url: "https://example.com/hook".into(),
             body: "{}".into(),
+            claim: None,
         };
         JobEnd { target, job: job.clone().ended(outcome, now), event: Some(event) }
     }
@@ -234,6 +251,6 @@ pub fn completed() -> Outcome {
 pub fn job_of(claimed: &Claimed) -> &Job {
     match &claimed.work {
         aig_store::Work::Generate { job, .. } => job,
-        aig_store::Work::Webhook(event) => panic!("{event:?}"),
+        aig_store::Work::Webhook { event, .. } => panic!("{event:?}"),
     }
 }

@@ -16,7 +16,7 @@ async fn event_of_a_job(t: &TestStore) -> String {
 }
 
 fn delivery(t: &TestStore, claimed: &Claimed, status: u16, end: DeliveryEnd) -> Delivery {
-    let Work::Webhook(event) = &claimed.work else { panic!("{claimed:?}") };
+    let Work::Webhook { event, .. } = &claimed.work else { panic!("{claimed:?}") };
     let attempt =
         Attempt { number: claimed.attempt + 1, at: t.now(), duration_ms: 1, status: Some(status), error: None };
     Delivery { lease: claimed.lease.clone(), event_id: event.id.clone(), attempt, end }
@@ -28,7 +28,7 @@ async fn webhook_until_2xx_same_id(t: &TestStore) {
     for attempt in 0..3 {
         let claimed = t.claim_from("webhook", "worker_1", 10).await.remove(0);
         assert_eq!(claimed.attempt, attempt);
-        let Work::Webhook(event) = &claimed.work else { panic!("{claimed:?}") };
+        let Work::Webhook { event, .. } = &claimed.work else { panic!("{claimed:?}") };
         ids.push((event.id.clone(), event.body.clone()));
         let at = t.now().plus(Duration::from_secs(5));
         assert!(t.store.record_delivery(delivery(t, &claimed, 500, DeliveryEnd::Retry(at))).await.unwrap());
