@@ -13,6 +13,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::signals;
 
+/// Much is allocated on one thread and freed on another here, where it is the quicker one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A process whose parts are put together.
 pub(crate) struct Process {
     pub(crate) app: App,
