@@ -1,7 +1,8 @@
 """The control for jobs end to end: Celery tasks that do nothing, on the same RabbitMQ.
 
-celery_noop.py AMQP_URL QUEUE COUNT: enqueues COUNT tasks, starts one worker, and prints how many it executed per second,
-counted from its first task to its last. The queue is gone afterwards.
+celery_noop.py AMQP_URL QUEUE COUNT: enqueues COUNT tasks, starts one worker, and prints two numbers: how many it executed per
+second, counted from its first task to its last, and the same with the time that it took to enqueue them. The queue is gone
+afterwards.
 """
 
 import multiprocessing
@@ -53,7 +54,8 @@ def watch():
         if first is None and count > 0:
             first = (count, now)
         if count >= COUNT and first is not None:
-            print(round((count - first[0]) / max(now - first[1], 1e-9)), flush=True)
+            executed = max(now - first[1], 1e-9)
+            print(round((count - first[0]) / executed), round(count / (enqueued + executed)), flush=True)
             break
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -72,8 +74,10 @@ def remove():
 
 
 try:
+    begun = time.monotonic()
     for _ in range(COUNT):
         noop.delay()
+    enqueued = time.monotonic() - begun
     flags = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=ERROR"]
     app.worker_main(["worker", "-P", "prefork", "-c", "2", "-Q", NAME, *flags])
 finally:

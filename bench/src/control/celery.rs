@@ -14,8 +14,16 @@ const PATIENCE: Duration = Duration::from_mins(3);
 /// By which variable `bench/run` says where the Python with Celery is.
 const PYTHON: &str = "AIG_BENCH_CELERY_PYTHON";
 
-/// Tasks per second; `None` when there is no Celery.
-pub async fn per_second(cores: &Cores, amqp: &str, queue: &str) -> anyhow::Result<Option<f64>> {
+/// How many tasks per second.
+pub struct Rates {
+    /// Executed, when all of them wait.
+    pub executed: f64,
+    /// Enqueued and executed.
+    pub in_all: f64,
+}
+
+/// Measures it; `None` when there is no Celery.
+pub async fn per_second(cores: &Cores, amqp: &str, queue: &str) -> anyhow::Result<Option<Rates>> {
     let Some(python) = std::env::var_os(PYTHON).filter(|python| !python.is_empty()) else { return Ok(None) };
     let script = PathBuf::from("bench/celery_noop.py").canonicalize().context("bench/celery_noop.py is missing")?;
     let folder = tempfile::tempdir()?;
@@ -24,6 +32,9 @@ pub async fn per_second(cores: &Cores, amqp: &str, queue: &str) -> anyhow::Resul
     let mut process = Process::start(command, folder)?;
     process.ended(PATIENCE).await?;
     let said = std::fs::read_to_string(process.path("out"))?;
-    let rate = said.lines().find_map(|line| line.parse().ok());
-    Ok(Some(rate.with_context(|| format!("celery said: {}", process.said()))?))
+    let rates = said.lines().find_map(|line| {
+        let (executed, in_all) = line.split_once(' ')?;
+        Some(Rates { executed: executed.parse().ok()?, in_all: in_all.parse().ok()? })
+    });
+    Ok(Some(rates.with_context(|| format!("celery said: {}", process.said()))?))
 }

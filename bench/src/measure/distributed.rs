@@ -63,6 +63,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Table> {
         columns: vec!["", "CPU µs/job: api", "worker", "PostgreSQL"],
         rows,
         notes: vec![
+            "results go to a folder in memory where there is one: with many processes they belong on S3, not on a disk here.".into(),
             "accepted: 202 after the commit. finished: until the last signed webhook was answered with 2xx.".into(),
             format!("one at a time: {SINGLE} jobs on an idle gateway, the next when the webhook of the last is here."),
             batches,
@@ -101,7 +102,12 @@ async fn controls(settings: &Settings, database: &Database, broker: &str, prefix
     Ok(vec![
         row(format!("RabbitMQ: {bytes} B confirmed, quorum queue, {window} at once"), Some(confirmed), ""),
         row(format!("PostgreSQL: commits of one row, {} connections", commits::CLIENTS), committed, "no pgbench"),
-        row(format!("Celery: {tasks} tasks that do nothing, prefork -c 2"), celery, "no Celery"),
+        row(
+            format!("Celery: {tasks} waiting tasks that do nothing, -c 2"),
+            celery.as_ref().map(|rates| rates.executed),
+            "no Celery",
+        ),
+        row("  with the time to enqueue them".into(), celery.map(|rates| rates.in_all), "no Celery"),
     ])
 }
 

@@ -1,6 +1,7 @@
 //! The gateway in three processes, one for each role, on PostgreSQL, RabbitMQ and Redis, with its files in a folder.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub struct Split {
 impl Split {
     /// Migrates, starts all roles on default settings, and waits until each is ready.
     pub async fn start(cores: &Cores, servers: &Servers) -> anyhow::Result<Self> {
-        let data = Arc::new(tempfile::tempdir()?);
+        let data = Arc::new(memory_folder()?);
         std::fs::create_dir(data.path().join("files"))?;
         std::fs::write(data.path().join("aigateway.toml"), "")?;
         let [api, worker, scheduler] = [free()?, free()?, free()?];
@@ -99,6 +100,12 @@ pub async fn clean(servers: &Servers) -> anyhow::Result<()> {
     let queues: Vec<String> = QUEUES.iter().map(|queue| format!("{}{queue}", servers.prefix)).collect();
     let deleted = tokio::time::timeout(Duration::from_secs(10), confirms::delete(&servers.broker, &queues)).await;
     deleted.context("RabbitMQ does not delete the queues")?
+}
+
+/// A folder in memory where there is one: where results would go to S3, no disk of this machine is to be measured.
+fn memory_folder() -> anyhow::Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    Ok(if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? })
 }
 
 /// A port that is free now; whoever takes it in between makes the start fail, which is said.

@@ -6,8 +6,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde_json::json;
 
 /// Vertices around the ring, and around its tube.
-const AROUND: u16 = 48;
-const TUBE: u16 = 16;
+const AROUND: u16 = 24;
+const TUBE: u16 = 8;
 
 /// A binary glTF 2.0 file with one mesh.
 pub(super) fn glb(seed: u64) -> Bytes {
@@ -16,13 +16,13 @@ pub(super) fn glb(seed: u64) -> Bytes {
     let (vertices, triangles) = (usize::from(AROUND) * usize::from(TUBE), usize::from(AROUND) * usize::from(TUBE) * 2);
     let mut data = BytesMut::with_capacity(vertices * 24 + triangles * 6);
     each_vertex(|ring, tube| {
-        let reach = 1.0 + thickness * tube.cos();
-        for value in [reach * ring.cos(), thickness * tube.sin(), reach * ring.sin()] {
+        let reach = 1.0 + thickness * tube.cos;
+        for value in [reach * ring.cos, thickness * tube.sin, reach * ring.sin] {
             data.put_f32_le(value);
         }
     });
     each_vertex(|ring, tube| {
-        for value in [tube.cos() * ring.cos(), tube.sin(), tube.cos() * ring.sin()] {
+        for value in [tube.cos * ring.cos, tube.sin, tube.cos * ring.sin] {
             data.put_f32_le(value);
         }
     });
@@ -60,10 +60,26 @@ pub(super) fn glb(seed: u64) -> Bytes {
     container(document.to_string().into_bytes(), data)
 }
 
-fn each_vertex(mut vertex: impl FnMut(f32, f32)) {
-    for i in 0..AROUND {
-        for j in 0..TUBE {
-            vertex(TAU * f32::from(i) / f32::from(AROUND), TAU * f32::from(j) / f32::from(TUBE));
+/// A direction.
+#[derive(Clone, Copy)]
+struct Angle {
+    sin: f32,
+    cos: f32,
+}
+
+fn angles(count: u16) -> Vec<Angle> {
+    let angle = |n| {
+        let (sin, cos) = (TAU * f32::from(n) / f32::from(count)).sin_cos();
+        Angle { sin, cos }
+    };
+    (0..count).map(angle).collect()
+}
+
+fn each_vertex(mut vertex: impl FnMut(Angle, Angle)) {
+    let tubes = angles(TUBE);
+    for ring in angles(AROUND) {
+        for tube in &tubes {
+            vertex(ring, *tube);
         }
     }
 }
