@@ -1,7 +1,7 @@
 //! What surrounds the processes fails while jobs run, or one role of them does. Every accepted job still ends once, nothing is
 //! made twice, every webhook arrives with one id, and everything recovers without a restart.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aig_testkit::{FaultProxy, JobsFake, Mode, eventually};
@@ -11,20 +11,21 @@ use tokio::sync::RwLock;
 
 use crate::chaos::{fake, made, run};
 use crate::gateway::{Gateway, SOON};
-use crate::servers::{free_port, is_distributed};
+use crate::own_servers::OwnRedis;
+use crate::servers::is_distributed;
 use crate::upstream::config;
 
-const JOBS: usize = 300;
+pub const JOBS: usize = 300;
 const PAIRS: [&str; 6] = ["api", "api", "worker", "worker", "scheduler", "scheduler"];
 
-async fn start(fake: &JobsFake, vars: &[(&str, &str)], roles: &[&'static str]) -> Gateway {
+pub async fn start(fake: &JobsFake, vars: &[(&str, &str)], roles: &[&'static str]) -> Gateway {
     let quick =
         "[tasks]\ndispatch_interval_ms = 200\nrescue_interval_ms = 200\nsubmit_attempts = 50\nlease_ms = 3000\n";
     Gateway::start_distributed(&format!("{}{quick}", config(&fake.url(), true)), vars, roles).await
 }
 
 /// Runs the load under `fault` and holds the outcome to the rules.
-async fn survives<F>(gateway: Gateway, fake: JobsFake, fault: F)
+pub async fn survives<F>(gateway: Gateway, fake: JobsFake, fault: F)
 where
     F: AsyncFnOnce(&RwLock<Gateway>, &JobsFake),
 {
@@ -149,39 +150,12 @@ async fn postgres_may_be_cut_loudly_and_silently() {
     .await;
 }
 
-/// A Redis of its own.
-struct Redis {
-    child: Child,
-    port: u16,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let port = free_port();
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        Self { child: command.stdout(Stdio::null()).spawn().unwrap(), port }
-    }
-
-    fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_may_freeze_and_lose_everything() {
     if !is_distributed() {
         return;
     }
-    let (redis, fake) = (Redis::start(), fake(true).await);
+    let (redis, fake) = (OwnRedis::start(), fake(true).await);
     let url = format!("redis://127.0.0.1:{}", redis.port);
     let gateway = start(&fake, &[("AIG_CACHE_URL", &url)], &["api", "worker", "scheduler"]).await;
     survives(gateway, fake, async |gateway, fake| {
@@ -196,8 +170,7 @@ async fn redis_may_freeze_and_lose_everything() {
         .await
         .unwrap();
         redis.signal("-CONT");
-        let mut cli = Command::new("redis-cli");
-        assert!(cli.args(["-p", &redis.port.to_string(), "flushall"]).output().unwrap().status.success());
+        redis.flush();
     })
     .await;
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
-use crate::servers::{Place, TestDatabase, free_port, is_distributed};
+use crate::servers::{Place, TestDatabase, free_port, is_distributed, skipped};
 
 /// How long anything here may take before a test fails.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ struct Process {
     role: &'static str,
     /// Where it answers `/readyz` and `/metrics`.
     url: String,
+    /// Environment variables of its own.
+    vars: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -43,7 +45,7 @@ pub struct Gateway {
     vars: Vec<(String, String)>,
     client: reqwest::Client,
     database: Option<TestDatabase>,
-    _place: Option<Place>,
+    place: Option<Place>,
 }
 
 impl Gateway {
@@ -95,10 +97,15 @@ impl Gateway {
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap();
         let processes = roles
             .iter()
-            .map(|role| Process { role, url: format!("http://127.0.0.1:{}", free_port()), child: None })
+            .map(|role| Process {
+                role,
+                url: format!("http://127.0.0.1:{}", free_port()),
+                vars: Vec::new(),
+                child: None,
+            })
             .collect();
         let mut gateway =
-            Self { folder, url: String::new(), key: String::new(), processes, vars, client, database, _place: place };
+            Self { folder, url: String::new(), key: String::new(), processes, vars, client, database, place };
         if gateway.is_split() {
             let migrated = gateway.command("migrate").output().unwrap();
             assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
@@ -142,20 +149,21 @@ impl Gateway {
     }
 
     fn spawn_one(&mut self, index: usize) {
-        let Process { role, url, .. } = &self.processes[index];
+        let Process { role, url, vars, .. } = &self.processes[index];
         let address = url.trim_start_matches("http://");
         let mut command = self.command(role);
         match *role {
             "all" | "api" => command.env("AIG_LISTEN", address),
             _ => command.env("AIG_HEALTH_LISTEN", address),
         };
+        command.envs(vars.iter().map(|(name, value)| (name, value)));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         self.processes[index].child = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
     async fn ready(&mut self, index: usize) {
         let (log, client) = (self.log_path(), self.client.clone());
-        let Process { role, url, child } = &mut self.processes[index];
+        let Process { role, url, child, .. } = &mut self.processes[index];
         let readyz = format!("{url}/readyz");
         let ready = eventually("the process is ready", SOON, || {
             let ended = child.as_mut().unwrap().try_wait().unwrap();
@@ -280,6 +288,29 @@ impl Gateway {
         self.vars.push((name.into(), value.into()));
     }
 
+    /// From its next start on, the wall clock of one process is off by `skew`, such as `+10m`. `false`, said visibly, without
+    /// the library that does it.
+    pub fn skew(&mut self, index: usize, skew: &str) -> bool {
+        let find = Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketime.so.1"]).output().unwrap();
+        let Some(library) = String::from_utf8(find.stdout).unwrap().lines().next().map(str::to_owned) else {
+            assert!(std::env::var("AIG_TEST_REFUSE_SKIP").is_err(), "libfaketime is missing");
+            skipped("no libfaketime (package faketime), so no clock was wrong");
+            return false;
+        };
+        let vars = [("LD_PRELOAD", library), ("FAKETIME", skew.to_owned()), ("DONT_FAKE_MONOTONIC", "1".to_owned())];
+        self.processes[index].vars = vars.into();
+        true
+    }
+
+    /// By how many seconds the clock of one process is ahead of ours, by the `Date` of its answers.
+    pub async fn clock_offset(&self, index: usize) -> i64 {
+        let answer = self.client.get(format!("{}/healthz", self.processes[index].url)).send().await.unwrap();
+        let date = answer.headers()["date"].to_str().unwrap().to_owned();
+        let seconds = Command::new("date").args(["-d", &date, "+%s"]).output().unwrap().stdout;
+        let theirs: i64 = String::from_utf8(seconds).unwrap().trim().parse().unwrap();
+        theirs - SystemClock.now().unix_seconds()
+    }
+
     /// The gateway's database, beside the running processes.
     pub async fn store(&self) -> Store {
         let url = match &self.database {
@@ -293,6 +324,26 @@ impl Gateway {
     /// Its PostgreSQL database, if it has one.
     pub fn database(&self) -> Option<&TestDatabase> {
         self.database.as_ref()
+    }
+
+    /// Where it is on RabbitMQ, Redis and S3, if it is there.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// Puts `jobs` meshes with this prompt into the queue, as if the first account had submitted them one after the other.
+    pub fn backlog(&self, jobs: usize, prompt: &str) {
+        let deadline = "4102444800000"; // The year 2100.
+        self.database.as_ref().unwrap().run(&format!(
+            "INSERT INTO jobs (id, account_id, key_id, request_id, modality, model, provider, status, params, created_at, \
+             updated_at, deadline_at, cost, version) SELECT 'job_' || n, a.id, 'key', 'req', '3d', 'sandbox/3d', 'sandbox', \
+             'queued', '{{\"prompt\":\"{prompt}\"}}', 1, 1, {deadline}, 0, 1 FROM accounts a, generate_series(1, {jobs}) n; \
+             INSERT INTO reservations SELECT id, account_id, 0, 'held', 1, NULL FROM jobs; \
+             INSERT INTO tasks (id, kind, queue, ref_id, account_id, state, priority, fair_seq, run_at, phase, attempt, \
+             crash_count, lease_epoch) SELECT 'task_' || n, 'generate', '3d', 'job_' || n, a.id, 'ready', 0, n, 1, 'new', 0, 0, 0 \
+             FROM accounts a, generate_series(1, {jobs}) n; \
+             INSERT INTO queue_tenants SELECT '3d', id, {jobs} FROM accounts;"
+        ));
     }
 
     /// Makes another account; gives its key.

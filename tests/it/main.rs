@@ -12,6 +12,8 @@ mod hygiene;
 mod jobs;
 mod lifecycle;
 mod limits;
+mod outages;
+mod own_servers;
 mod scale;
 mod servers;
 mod upstream;

@@ -6,7 +6,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
 use object_store::ObjectStore as _;
 use object_store::aws::AmazonS3Builder;
 
@@ -18,6 +19,11 @@ const QUEUES: [&str; 4] = ["video", "music", "3d", "webhook"];
 /// Whether the scenarios run on processes of their own for each role.
 pub fn is_distributed() -> bool {
     std::env::var("AIG_TEST_COMPOSITION").is_ok_and(|composition| composition == "distributed")
+}
+
+/// Says visibly that a test did not run.
+pub fn skipped(why: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
 }
 
 fn configured(name: &str, default: &str) -> String {
@@ -50,7 +56,7 @@ impl TestDatabase {
             return Some(Self { server, name });
         }
         assert!(std::env::var("AIG_TEST_REFUSE_SKIP").is_err(), "no PostgreSQL at {server}");
-        std::io::stderr().write_all(b"SKIPPED: no PostgreSQL; run deploy/services up\n").unwrap();
+        skipped("no PostgreSQL; run deploy/services up");
         None
     }
 
@@ -58,6 +64,18 @@ impl TestDatabase {
         let mut url: reqwest::Url = self.server.parse().unwrap();
         url.set_path(&self.name);
         url.into()
+    }
+
+    /// Runs statements in it.
+    pub fn run(&self, sql: &str) {
+        assert!(psql(&self.url(), sql), "{sql}");
+    }
+
+    /// The one number that a query gives.
+    pub fn number(&self, sql: &str) -> u64 {
+        let output = Command::new("psql").args(["-qAt", "-d", &self.url(), "-c", sql]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().parse().unwrap_or_else(|_| panic!("{sql}: {text} {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// Cuts all connections to it.
@@ -120,6 +138,17 @@ impl Drop for Place {
         });
         let _ = cleaner.join();
     }
+}
+
+/// How many messages wait in the queue `name` of a place.
+pub async fn messages_in(place: &Place, name: &str) -> u32 {
+    let connection = lapin::Connection::connect(&place.amqp, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = format!("{}{name}", place.prefix);
+    let count = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap().message_count();
+    connection.close(200, "bye".into()).await.unwrap();
+    count
 }
 
 async fn delete_queues(amqp: &str, prefix: &str) -> lapin::Result<()> {
