@@ -64,6 +64,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Table> {
         rows,
         notes: vec![
             "results go to a folder in memory where there is one: with many processes they belong on S3, not on a disk here.".into(),
+            "the worker has 256 permits for jobs and 512 for webhooks; the defaults are 32 and 64.".into(),
             "accepted: 202 after the commit. finished: until the last signed webhook was answered with 2xx.".into(),
             format!("one at a time: {SINGLE} jobs on an idle gateway, the next when the webhook of the last is here."),
             batches,

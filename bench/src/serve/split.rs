@@ -48,11 +48,11 @@ pub struct Split {
 }
 
 impl Split {
-    /// Migrates, starts all roles on default settings, and waits until each is ready.
+    /// Migrates, starts all roles, the worker with more permits than by default, and waits until each is ready.
     pub async fn start(cores: &Cores, servers: &Servers) -> anyhow::Result<Self> {
         let data = Arc::new(memory_folder()?);
         std::fs::create_dir(data.path().join("files"))?;
-        std::fs::write(data.path().join("aigateway.toml"), "")?;
+        std::fs::write(data.path().join("aigateway.toml"), "[worker]\nconcurrency = 256\nwebhook_concurrency = 512\n")?;
         let [api, worker, scheduler] = [free()?, free()?, free()?];
         let command = |role: &str| -> anyhow::Result<Command> {
             let mut command = cores.command(Place::All, built("aigateway")?);

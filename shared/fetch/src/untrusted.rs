@@ -25,7 +25,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ADDRESSES: usize = 64;
 /// How long a connection waits for another request.
 const POOL_IDLE: Duration = Duration::from_secs(20);
-/// Half of what a worker delivers at once by default: a receiver of many webhooks must not cost a connection for each.
+/// More than a worker delivers at once by default: a receiver of many webhooks must not cost a connection for each.
 const MAX_IDLE_PER_HOST: usize = 256;
 
 /// Why a tenant's URL got no answer.

@@ -127,8 +127,8 @@ impl Default for Worker {
     fn default() -> Self {
         Self {
             queues: Vec::new(),
-            concurrency: 256,
-            webhook_concurrency: 512,
+            concurrency: 32,
+            webhook_concurrency: 64,
             parked_limit: 10_000,
             max_result_bytes: 2 * 1024 * 1024 * 1024,
         }
