@@ -13,7 +13,7 @@ use lapin::{Channel, ErrorKind};
 use crate::BrokerError;
 
 /// How many messages one queue holds, more or less; what is above is refused (a nack). The dispatch tick keeps a queue at
-/// a thousand; accepted jobs may ring while no worker listens at all.
+/// sixty-four; accepted jobs may ring while no worker listens at all.
 const MAX_LENGTH: i32 = 10_000;
 /// How often a message comes back before it is dropped. A bell that rang this often has been heard, and the dispatch tick
 /// rings again; without a limit one that always fails would go round for ever, and RabbitMQ 4 has this one by default.

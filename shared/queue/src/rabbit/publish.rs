@@ -3,8 +3,8 @@
 //! Promises: a publish succeeds only when the broker has confirmed the message it travelled in as routed and stored; it ends
 //! within [`CONFIRM`], and at once while there is no connection. Messages of one queue that wait at the same moment become one
 //! message for each [`MERGED`] callers, since all it says is that the queue has work; they wait for [`SPACING`] after the last one
-//! of their queue, and while [`WINDOW`] are on their way. At most twice [`CAPACITY`] callers wait. A confirm that does not come ends the session. Tests: `tests/suite/publish.rs`,
-//! `tests/suite/outages.rs`.
+//! of their queue, and while [`WINDOW`] are on their way. At most twice [`CAPACITY`] callers wait. A confirm that does not come
+//! ends the session. Tests: `tests/suite/publish.rs`, `tests/suite/outages.rs`.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
