@@ -45,15 +45,9 @@ pub(crate) struct Worker {
     turns: Turns,
     watch: Watch,
     /// The permits of each queue that this process serves.
-    permits: BTreeMap<&'static str, Permits>,
+    permits: BTreeMap<&'static str, Arc<Semaphore>>,
     /// Bounds the jobs that wait between polls.
     parked: Arc<Semaphore>,
-}
-
-/// The right to run steps of one queue.
-struct Permits {
-    free: Arc<Semaphore>,
-    all: usize,
 }
 
 impl Worker {
@@ -61,9 +55,9 @@ impl Worker {
     /// permits are free: else there are others who wait for one.
     fn to_deliver(&self) -> Option<OwnedSemaphorePermit> {
         let permits = self.permits.get(WEBHOOK_QUEUE)?;
-        let at_leisure = permits.free.available_permits() > permits.all / 2;
+        let at_leisure = permits.available_permits() > self.app.config.worker.webhook_concurrency / 2;
         let fit = at_leisure && self.lease.is_good() && !self.shutdown.is_stopping();
-        Arc::clone(&permits.free).try_acquire_owned().ok().filter(|_| fit)
+        Arc::clone(permits).try_acquire_owned().ok().filter(|_| fit)
     }
 }
 
@@ -79,7 +73,7 @@ pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
     let settings = &app.config.worker;
     let permits = settings.queues()?.into_iter().map(|queue| {
         let all = if queue == WEBHOOK_QUEUE { settings.webhook_concurrency } else { settings.concurrency };
-        (queue, Permits { free: Arc::new(Semaphore::new(all)), all })
+        (queue, Arc::new(Semaphore::new(all)))
     });
     let worker = Arc::new(Worker {
         permits: permits.collect(),
@@ -94,7 +88,7 @@ pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
     });
     let loops = TaskTracker::new();
     for (queue, permits) in &worker.permits {
-        loops.spawn(consume::run(Arc::clone(&worker), queue, Arc::clone(&permits.free)));
+        loops.spawn(consume::run(Arc::clone(&worker), queue, Arc::clone(permits)));
     }
     loops.spawn(watch::run(Arc::clone(&worker)));
     loops.spawn(consume::release_lost(Arc::clone(&worker)));

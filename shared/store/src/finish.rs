@@ -27,6 +27,13 @@ pub struct JobEnd {
     pub event: Option<NewEvent>,
 }
 
+impl JobEnd {
+    /// Whether the delivery of its event is claimed with it.
+    fn claims_delivery(&self) -> bool {
+        self.event.as_ref().is_some_and(|event| event.claim.is_some())
+    }
+}
+
 /// By which right a job is ended.
 #[derive(Clone, Debug)]
 pub enum JobEndTarget {
@@ -160,12 +167,13 @@ impl Batch for FinishBatch {
         let ends: Vec<&JobEnd> = ends.into_iter().map(|(end, _)| end).collect();
         end_jobs(tx, &ends).await?;
         enqueue_events(tx, &ends).await?;
-        let mut secrets = secrets_of_claimed(tx, &ends).await?;
+        let claiming = ends.iter().filter(|end| end.claims_delivery()).map(|end| end.job.account_id.as_str());
+        let secrets = accounts::secrets_of(tx, claiming.collect()).await?;
         for (item, won) in items.iter().zip(&mut outputs) {
             if let (Item::Job(end), Some(won)) = (item, won)
-                && end.event.as_ref().is_some_and(|event| event.claim.is_some())
+                && end.claims_delivery()
             {
-                won.secrets = secrets.remove(&end.job.id);
+                won.secrets = secrets.get(&end.job.account_id).cloned();
             }
         }
         insert_attempts(tx, &deliveries).await?;
@@ -177,7 +185,7 @@ impl Batch for FinishBatch {
         let mut won = Won::default();
         let committed = match item {
             Item::Job(end) => {
-                if end.event.as_ref().is_some_and(|event| event.claim.is_some()) {
+                if end.claims_delivery() {
                     won.secrets = accounts::webhook_secrets(db, &end.job.account_id).await?;
                 }
                 is_ended(db, end).await?
@@ -397,16 +405,4 @@ async fn enqueue_events(tx: &mut Tx, ends: &[&JobEnd]) -> Result<(), StoreError>
         })
         .collect();
     insert_tasks(tx, &tasks).await
-}
-
-/// What signs the events that are claimed with the end of their jobs, by job.
-async fn secrets_of_claimed(tx: &mut Tx, ends: &[&JobEnd]) -> Result<HashMap<String, WebhookSecrets>, StoreError> {
-    let claimed: Vec<&Job> = ends
-        .iter()
-        .filter(|end| end.event.as_ref().is_some_and(|event| event.claim.is_some()))
-        .map(|end| &end.job)
-        .collect();
-    let accounts: Vec<&str> = claimed.iter().map(|job| job.account_id.as_str()).collect();
-    let secrets = accounts::secrets_of(tx, accounts).await?;
-    Ok(claimed.into_iter().filter_map(|job| Some((job.id.clone(), secrets.get(&job.account_id)?.clone()))).collect())
 }

@@ -21,7 +21,7 @@ impl Tasks {
         if job.status.is_terminal() {
             return Ok(Some(job));
         }
-        if self.write_end(JobEndTarget::Cancel, &job, &cancelled(), None).await?.is_some() {
+        if self.write_end(JobEndTarget::Cancel, &job, &cancelled(), None).await?.won {
             self.bus.send(Signal::JobCancelled { job_id: job.id.clone() }).await;
         }
         Ok(self.store.job(account_id, job_id).await?)

@@ -3,7 +3,7 @@
 use aig_domain::job::{ErrorCode, Job, JobError, Outcome};
 use aig_domain::task::{Lease, WEBHOOK_QUEUE};
 use aig_domain::{Error, id};
-use aig_store::{Claimed, FIRST_EPOCH, JobEnd, JobEndTarget, NewEvent, StoreError, TaskClaim, WebhookEvent, Won, Work};
+use aig_store::{Claimed, FIRST_EPOCH, JobEnd, JobEndTarget, NewEvent, StoreError, TaskClaim, WebhookEvent, Work};
 
 use crate::Tasks;
 
@@ -29,13 +29,13 @@ impl Tasks {
         outcome: &Outcome,
         deliverer: Option<&str>,
     ) -> Result<Ended, Error> {
-        if let Some((_, delivery)) = self.write_end(JobEndTarget::Lease(lease.clone()), job, outcome, deliverer).await?
-        {
-            return Ok(Ended { won: true, delivery });
+        let ended = self.write_end(JobEndTarget::Lease(lease.clone()), job, outcome, deliverer).await?;
+        if ended.won {
+            return Ok(ended);
         }
         // An earlier try of the same end may have been stored though its answer was lost. Then the lease is gone because we
         // ended it, and the file, whose key no other holder's has, is the job's own.
-        let Outcome::Completed(result) = outcome else { return Ok(Ended { won: false, delivery: None }) };
+        let Outcome::Completed(result) = outcome else { return Ok(ended) };
         let stored = self.store.job_for_file(&job.id).await?;
         let won = stored.is_some_and(|stored| stored.result.as_ref() == Some(result));
         Ok(Ended { won, delivery: None })
@@ -47,7 +47,7 @@ impl Tasks {
         job: &Job,
         outcome: &Outcome,
         deliverer: Option<&str>,
-    ) -> Result<Option<(Won, Option<Claimed>)>, Error> {
+    ) -> Result<Ended, Error> {
         let now = self.clock.now();
         let job = job.clone().ended(outcome, now);
         let mut event = self.event(&job)?;
@@ -71,19 +71,19 @@ impl Tasks {
         if let Some(under_way) = under_way.filter(|_| !unheard) {
             under_way.answered();
         }
-        let Some(mut won) = won? else { return Ok(None) };
+        let Some(won) = won? else { return Ok(Ended { won: false, delivery: None }) };
         metrics::counter!("aig_jobs_ended_total", "modality" => modality, "status" => status, "error_code" => code)
             .increment(1);
         if let Some(event_id) = to_be_claimed {
             self.ring(WEBHOOK_QUEUE, event_id);
         }
-        let delivery = claimed.zip(won.secrets.take()).map(|((lease, event), secrets)| Claimed {
+        let delivery = claimed.zip(won.secrets).map(|((lease, event), secrets)| Claimed {
             lease,
             attempt: 0,
             crash_count: 0,
             work: Work::Webhook { event, secrets },
         });
-        Ok(Some((won, delivery)))
+        Ok(Ended { won: true, delivery })
     }
 
     /// The one event of a job that ended. Its body is made here, once, so that every attempt sends the same bytes.
