@@ -161,7 +161,9 @@ fn load() -> (usize, usize) {
 async fn killed_ten_times_two_thousand_jobs_all_complete_once() {
     let (jobs, kills) = load();
     let fake = fake(true).await;
-    let gateway = Gateway::start(&config(&fake.url(), true)).await;
+    // Many at once, so that each kill meets many, and some of them more than twice.
+    let permits = "[worker]\nconcurrency = 256\n";
+    let gateway = Gateway::start(&format!("{}{permits}", config(&fake.url(), true))).await;
     let run =
         run(gateway, fake, jobs, async |gateway, fake| kill_again_and_again(gateway, fake, jobs, kills).await).await;
     run.check();

@@ -69,7 +69,7 @@ static UPDATE_TASKS: Rows = Rows::new(
     &["TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "TEXT"],
     ") UPDATE tasks SET phase = COALESCE(v.phase, tasks.phase), \
      provider_task = COALESCE(v.provider_task, tasks.provider_task), state = v.state, \
-     run_at = COALESCE(v.run_at, tasks.run_at), attempt = tasks.attempt + v.attempts, \
+     run_at = COALESCE(v.run_at, tasks.run_at), attempt = tasks.attempt + v.attempts, claim_id = NULL, \
      last_error = COALESCE(v.error, tasks.last_error) \
      FROM v WHERE tasks.id = v.id AND tasks.lease_epoch = v.epoch \
      AND COALESCE(tasks.state, '') = 'running' \
@@ -159,7 +159,7 @@ async fn update_jobs(tx: &mut Tx, steps: &[&Step], held: &HashSet<Lease>) -> Res
     Ok(())
 }
 
-const FIND: &str = "SELECT state, phase FROM tasks WHERE id = $1 AND lease_epoch = $2";
+const FIND: &str = "SELECT state, phase FROM tasks WHERE id = $1 AND lease_epoch = $2 AND claim_id IS NULL";
 
 /// Whether `step` was committed by a transaction whose answer was lost.
 pub(crate) async fn is_recorded(tx: &mut Tx, step: &Step) -> Result<bool, StoreError> {

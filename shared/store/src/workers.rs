@@ -39,7 +39,15 @@ const RENEWAL: Duration = Duration::from_secs(5);
 /// How many tasks one rescue returns at most; the next tick goes on.
 const RESCUE_AT_ONCE: i64 = 1000;
 
-/// Puts tasks back whose holder is dead. Only a lease lost in a phase that can bring a worker down counts as a crash.
+/// Whether a task brought its holder down: it had begun a step that can.
+macro_rules! crashed {
+    () => {
+        "claim_id IS NULL AND phase IN ('submitting', 'storing')"
+    };
+}
+
+/// Puts tasks back whose holder is dead. Only a lease lost in a phase that can bring a worker down counts as a crash, and only
+/// if that holder had begun: one that waits for its turn still has the `claim_id`, which its first step takes away.
 ///
 /// What makes a task one of these is asked twice: of two rescues at the same time the second one waits for the rows of the
 /// first, and PostgreSQL then looks only at the outer condition again. Without it a task would be freed twice, or taken
@@ -51,9 +59,15 @@ macro_rules! free {
             $which,
             $limit,
             ") UPDATE tasks SET lease_epoch = lease_epoch + 1, worker = NULL, last_error = 'its worker died', \
-             crash_count = crash_count + CASE WHEN phase IN ('submitting', 'storing') THEN 1 ELSE 0 END, \
-             state = CASE WHEN phase IN ('submitting', 'storing') THEN 'waiting' ELSE 'ready' END, \
-             run_at = CASE WHEN phase NOT IN ('submitting', 'storing') THEN $1 \
+             crash_count = crash_count + CASE WHEN ",
+            crashed!(),
+            " THEN 1 ELSE 0 END, \
+             state = CASE WHEN ",
+            crashed!(),
+            " THEN 'waiting' ELSE 'ready' END, \
+             run_at = CASE WHEN NOT (",
+            crashed!(),
+            ") THEN $1 \
                 WHEN crash_count = 0 THEN $2 WHEN crash_count = 1 THEN $3 ELSE $4 END \
              FROM lost WHERE id = task_id AND COALESCE(state, '') = 'running' ",
             $which

@@ -41,7 +41,11 @@ pub(super) async fn submit(
             reservation
         }
         Claim::Unknown(intent) => match intent.repeat(provider.idempotent_submit()) {
-            Ok(reservation) => return send(held, call, provider, reservation, true).await,
+            Ok(reservation) => {
+                // Again, so that it counts as a crash if this brings the worker down.
+                held.step(StepKind::Submitting).await?;
+                return send(held, call, provider, reservation, true).await;
+            }
             Err(_) => return Ok(Err(Next::Fail(outcome_unknown()))),
         },
     };

@@ -23,6 +23,7 @@ both!(
     an_old_epoch_writes_nothing,
     expired_workers_lose_their_tasks,
     a_polling_task_that_loses_its_worker_has_not_crashed,
+    a_task_that_waits_for_its_turn_has_not_crashed,
     a_lease_is_renewed_only_while_it_lasts,
     released_work_goes_on_where_it_stood,
     a_panic_counts_as_a_crash,
@@ -259,6 +260,27 @@ async fn a_polling_task_that_loses_its_worker_has_not_crashed(t: &TestStore) {
     t.step(&claimed, StepKind::Submitted("x".into())).await;
     assert_eq!(t.store.free_all_leases().await.unwrap(), 1);
     assert_eq!(t.claim(1).await.remove(0).crash_count, 0);
+}
+
+async fn a_task_that_waits_for_its_turn_has_not_crashed(t: &TestStore) {
+    t.accept("acc_1").await;
+    let crashed = t.claim(1).await.remove(0);
+    t.step(&crashed, StepKind::Submitting).await;
+    t.store.free_all_leases().await.unwrap();
+    t.clock.forward(Duration::from_mins(1));
+    t.store.promote_due().await.unwrap();
+    for _ in 0..3 {
+        let waits = t.claim(1).await.remove(0);
+        assert_eq!(waits.crash_count, 1, "it was claimed and did nothing");
+        assert!(matches!(waits.work, Work::Generate { claim: Claim::Unknown(_), .. }));
+        assert_eq!(t.store.free_all_leases().await.unwrap(), 1);
+    }
+    let begun = t.claim(1).await.remove(0);
+    t.step(&begun, StepKind::Submitting).await;
+    t.store.free_all_leases().await.unwrap();
+    t.clock.forward(Duration::from_mins(1));
+    t.store.promote_due().await.unwrap();
+    assert_eq!(t.claim(1).await.remove(0).crash_count, 2);
 }
 
 async fn a_lease_is_renewed_only_while_it_lasts(t: &TestStore) {
