@@ -27,10 +27,10 @@ const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"
 /// An authenticated key.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Whose things it sees and who pays.
+    /// Whose key it is: an account, which sees what its sub-accounts have, or a sub-account.
     pub account_id: String,
-    /// The key itself, `key_…`.
-    pub key_id: String,
+    /// The key itself.
+    pub key: Arc<ApiKey>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -63,7 +63,7 @@ pub async fn guard(
         let message = "This key may not do this; it takes the admin key. Nothing was done.";
         return Err(Error::new(ErrorKind::ScopeExceeded, message).into());
     }
-    request.extensions_mut().insert(Caller { account_id: key.account_id.clone(), key_id: key.id.clone() });
+    request.extensions_mut().insert(Caller { account_id: key.account_id.clone(), key: Arc::clone(&key) });
     if endpoint.costs_money {
         return Ok(rate_limit::limited(&api, &key, request, next).await);
     }

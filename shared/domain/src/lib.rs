@@ -5,6 +5,7 @@
 //! webhooks are signed ([`keys`], [`signing`]), and which kinds of error exist ([`error`]).
 
 pub mod budget;
+pub mod caps;
 pub mod catalog;
 pub mod clock;
 pub mod crypto;
@@ -16,6 +17,7 @@ pub mod json;
 pub mod keys;
 pub mod links;
 pub mod money;
+pub mod month;
 pub mod retry;
 pub mod secret;
 pub mod signing;
@@ -25,4 +27,5 @@ pub mod webhook;
 pub use clock::{Clock, Millis};
 pub use error::{Error, ErrorKind};
 pub use money::Nano;
+pub use month::Month;
 pub use secret::Secret;

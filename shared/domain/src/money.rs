@@ -13,6 +13,17 @@ impl Nano {
     /// One US cent.
     pub const CENT: Self = Self(10_000_000);
 
+    /// The sum; saturates at the largest amount there is.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// That many cents; `None` when it is more than an amount can be.
+    pub fn from_cents(cents: i64) -> Option<Self> {
+        cents.checked_mul(Self::CENT.0).map(Self)
+    }
+
     /// The amount in cents for the wire: a whole number where it is one, else up to seven decimals.
     pub fn cents_json(self) -> serde_json::Number {
         if self.0 % Self::CENT.0 == 0 {

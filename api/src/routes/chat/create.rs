@@ -60,7 +60,7 @@ pub async fn handler(
         body,
         request_id: context.request_id.clone(),
         account_id: caller.account_id,
-        key_id: caller.key_id,
+        key_id: caller.key.id.clone(),
         tag,
     };
     match api.app.chat.complete(request, api.shutdown.streams_must_end()).await? {

@@ -122,7 +122,7 @@ fn new_job(api: &ApiState, caller: Caller, modality: Modality, mut request: JobR
     }
     Ok(NewJob {
         account_id: caller.account_id,
-        key_id: caller.key_id,
+        key_id: caller.key.id.clone(),
         request_id: String::new(),
         modality,
         model,
