@@ -121,6 +121,11 @@ impl Receipt {
         &self.billing
     }
 
+    /// What the provider may bill, for the ledger to book.
+    pub fn into_billing(self) -> Billing {
+        self.billing
+    }
+
     /// The same reservation for another try, when the first provably never reached the provider.
     ///
     /// # Errors

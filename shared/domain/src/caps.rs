@@ -1,6 +1,6 @@
 //! Who pays, and whether that fits: the scopes of a request, their balances, and the one rule of admission.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::Nano;
@@ -126,12 +126,15 @@ pub struct Exhausted {
     pub wanted: Nano,
 }
 
+/// Balances of one period, by the scope's id.
+pub type Balances = BTreeMap<String, Balance>;
+
 /// Adds `amount` to what the scopes hold, if it fits under every cap; else nothing changes. A scope without a balance has no
 /// cap and nothing spent.
 ///
 /// # Errors
 /// The outermost cap that it does not fit under.
-pub fn admit(balances: &mut HashMap<String, Balance>, scopes: &[Scope], amount: Nano) -> Result<(), Exhausted> {
+pub fn admit(balances: &mut Balances, scopes: &[Scope], amount: Nano) -> Result<(), Exhausted> {
     for scope in scopes {
         let balance = balances.get(&scope.id).copied().unwrap_or_default();
         // A cap that is reached stops what costs nothing, too.
@@ -176,7 +179,7 @@ mod tests {
     #[test]
     fn admission_is_all_or_nothing() {
         let scopes: Vec<Scope> = payer().scopes().collect();
-        let mut balances = HashMap::from([("acc_1".to_owned(), cap(10)), ("key_1".to_owned(), cap(3))]);
+        let mut balances = BTreeMap::from([("acc_1".to_owned(), cap(10)), ("key_1".to_owned(), cap(3))]);
         assert_eq!(admit(&mut balances, &scopes, Nano(3)), Ok(()));
         let before = balances.clone();
         let refused = admit(&mut balances, &scopes, Nano(1)).unwrap_err();
@@ -189,12 +192,12 @@ mod tests {
     fn nothing_passes_a_cap_that_is_reached_not_even_what_is_free() {
         let scopes: Vec<Scope> = payer().scopes().collect();
         for (cap_of, amount) in [(0, 0), (0, 1), (5, 6)] {
-            let mut balances = HashMap::from([("sa_1".to_owned(), cap(cap_of))]);
+            let mut balances = BTreeMap::from([("sa_1".to_owned(), cap(cap_of))]);
             assert!(admit(&mut balances, &scopes, Nano(amount)).is_err(), "{amount} under {cap_of}");
         }
-        let mut balances = HashMap::from([("sa_1".to_owned(), cap(5))]);
+        let mut balances = BTreeMap::from([("sa_1".to_owned(), cap(5))]);
         assert_eq!(admit(&mut balances, &scopes, Nano(5)), Ok(()));
-        let mut full = HashMap::from([("acc_1".to_owned(), Balance { spent: Nano(9), ..cap(5) })]);
+        let mut full = BTreeMap::from([("acc_1".to_owned(), Balance { spent: Nano(9), ..cap(5) })]);
         assert_eq!(full["acc_1"].left(), Some(Nano::ZERO), "a lowered cap only blocks");
         assert!(admit(&mut full, &scopes, Nano::ZERO).is_err());
     }

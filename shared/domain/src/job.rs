@@ -175,8 +175,10 @@ impl JobError {
 pub struct Job {
     /// `job_…`
     pub id: String,
-    /// The account that pays and sees it.
+    /// Whose key submitted it: an account, or a sub-account.
     pub account_id: String,
+    /// The account that pays, and sees it too.
+    pub payer_id: String,
     /// The key that submitted it.
     pub key_id: String,
     /// The request that submitted it.
@@ -215,7 +217,9 @@ pub struct Job {
     pub error: Option<JobError>,
     /// What it made; gone after `expires_at`.
     pub result: Option<JobResult>,
-    /// What it costs its owner.
+    /// What it costs when it completes.
+    pub price: Nano,
+    /// What it cost.
     pub cost: Nano,
     /// Grows with every change.
     pub version: i64,
@@ -243,6 +247,7 @@ impl Job {
                 self.progress = Some(100);
                 self.expires_at = Some(now.plus(RESULT_KEPT));
                 self.result = Some(result.clone());
+                self.cost = self.price;
             }
             Outcome::Failed(error) => {
                 self.status = JobStatus::Failed;

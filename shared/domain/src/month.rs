@@ -33,6 +33,12 @@ impl Month {
         i64::from(self.year) * 100 + i64::from(self.month)
     }
 
+    /// The month of that number.
+    pub fn from_number(number: i64) -> Option<Self> {
+        let (year, month) = (i32::try_from(number / 100).ok()?, u32::try_from(number % 100).ok()?);
+        NaiveDate::from_ymd_opt(year, month, 1).map(|_| Self { year, month })
+    }
+
     /// When it begins.
     pub fn begins(self) -> Millis {
         let first = NaiveDate::from_ymd_opt(self.year, self.month, 1).unwrap_or_default();
@@ -66,6 +72,8 @@ mod tests {
         let november = Month::parse("2026-11").unwrap();
         assert_eq!((november.number(), november.to_string()), (202_611, "2026-11".to_owned()));
         assert_eq!(november.begins(), Millis(1_793_491_200_000));
+        assert_eq!(Month::from_number(202_611), Some(november));
+        assert_eq!((Month::from_number(202_613), Month::from_number(-1)), (None, None));
         assert_eq!(Month::of(november.begins()), november);
         assert_eq!(Month::of(Millis(november.ends().0 - 1)), november);
         assert_eq!(Month::of(november.ends()), Month::parse("2026-12").unwrap());

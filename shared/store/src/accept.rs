@@ -1,40 +1,40 @@
-//! Accepting jobs: {idempotency row, job, reservation, task} in one transaction, many jobs at a time.
+//! The lane of admissions: jobs, chat calls with a cap above them, and more money for one of those.
+//!
+//! One transaction takes many: {idempotency rows; the balances of all scopes, locked; [`admit`], in the order in which the
+//! requests came; jobs, reservations, tasks of those admitted}. Nothing remains of what was refused.
 
 use std::collections::HashMap;
 
-use aig_domain::Millis;
+use aig_domain::budget::Reservation;
+use aig_domain::caps::{Balances, Exhausted, Payer, Scope, admit};
 use aig_domain::job::Job;
 use aig_domain::task::TaskKind;
+use aig_domain::{Millis, Month, Nano};
 
+use crate::balances::{self, Change, Changes};
 use crate::combine::Batch;
 use crate::db::{Db, Tx, on};
 use crate::enqueue::{NewTask, insert_tasks};
-use crate::jobs::{JobRow, job_by_id, job_columns};
-use crate::sql::{Rows, padded, with_blanks};
+use crate::idempotency::{self, Earlier, Idempotency};
+use crate::jobs::{job_by_id, job_columns};
+use crate::ledger::Ledger;
+use crate::reservations::{self, NewReservation};
+use crate::sql::{Rows, with_blanks};
 use crate::{Store, StoreError};
 
 /// A job to be accepted, already checked, with status `queued`.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    /// The job.
+    /// The job. Its price is what is reserved.
     pub job: Job,
     /// The id of its task.
     pub task_id: String,
+    /// Who pays.
+    pub payer: Payer,
+    /// The prices it was made with, as JSON; `None` for a model without any.
+    pub price: Option<String>,
     /// The request's idempotency key, if it sent one.
     pub idempotency: Option<Idempotency>,
-}
-
-/// What makes a repeated request the same request.
-#[derive(Clone, Debug)]
-pub struct Idempotency {
-    /// Method and route, such as `POST /v1/audio/music`.
-    pub route: &'static str,
-    /// The `Idempotency-Key` header.
-    pub key: String,
-    /// SHA-256 of the body, hex.
-    pub body_sha256: String,
-    /// How long the key is remembered.
-    pub expires_at: Millis,
 }
 
 /// What became of a [`NewJob`].
@@ -46,126 +46,294 @@ pub enum Accepted {
     Replayed(Box<Job>),
     /// Its key was used before with another body.
     Mismatch,
+    /// It does not fit under a cap. Nothing was stored.
+    Refused(Box<Exhausted>),
+}
+
+/// A chat call that needs a reservation, since a cap may stand above it.
+#[derive(Clone, Debug)]
+pub struct NewCall {
+    /// The request's id.
+    pub id: String,
+    /// Who pays.
+    pub payer: Payer,
+    /// The most that it may cost.
+    pub amount: Nano,
+    /// The prices it was made with, as JSON.
+    pub price: Option<String>,
+    /// When it came; decides the period.
+    pub created_at: Millis,
+    /// When nobody will say any more how it ended.
+    pub expires_at: Millis,
+    /// The process that makes the call.
+    pub owner: String,
 }
 
 impl Store {
-    /// Stores a job with its task. Durable when this returns.
+    /// Stores a job with its task and its reservation. Durable when this returns.
     ///
     /// # Errors
     /// [`StoreError::Full`] when too much is waiting: nothing is stored.
     pub async fn accept_job(&self, new: NewJob) -> Result<Accepted, StoreError> {
-        self.accept.submit(new).await
+        match self.accept.submit(Item::Job(Box::new(new))).await? {
+            Output::Job(accepted) => Ok(accepted),
+            Output::Call(_) | Output::Raised(_) => Err(mixed_up()),
+        }
     }
+
+    /// Reserves what a chat call may cost, in all its scopes at once. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when too much is waiting: nothing is reserved. After an error whose outcome is unknown the
+    /// reservation may stand: it runs out by itself, and never gives anybody more than the cap.
+    pub async fn reserve_call(&self, call: NewCall) -> Result<Result<Reservation, Box<Exhausted>>, StoreError> {
+        match self.accept.submit(Item::Call(Box::new(call))).await? {
+            Output::Call(reserved) => Ok(reserved),
+            Output::Job(_) | Output::Raised(_) => Err(mixed_up()),
+        }
+    }
+
+    /// Adds `amount` to a reservation that is held: for a further attempt that may be billed beside the first.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing was added, or the outcome is unknown and the reservation may hold too much.
+    pub async fn raise_reservation(&self, id: &str, amount: Nano) -> Result<Raised, StoreError> {
+        let raise = Raise { id: id.to_owned(), amount };
+        match self.accept.submit(Item::Raise(raise)).await? {
+            Output::Raised(raised) => Ok(raised),
+            Output::Job(_) | Output::Call(_) => Err(mixed_up()),
+        }
+    }
+}
+
+fn mixed_up() -> StoreError {
+    StoreError::Corrupt("an item of the accept lane got another one's answer".into())
+}
+
+/// More for one reservation.
+pub(crate) struct Raise {
+    id: String,
+    amount: Nano,
+}
+
+/// What became of [`Store::raise_reservation`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Raised {
+    /// It holds that much more.
+    Yes,
+    /// It is not held any more, or never was.
+    NotHeld,
+    /// It does not fit under a cap.
+    Refused(Box<Exhausted>),
+}
+
+pub(crate) enum Item {
+    Job(Box<NewJob>),
+    Call(Box<NewCall>),
+    Raise(Raise),
+}
+
+impl Item {
+    fn reservation(&self) -> Option<NewReservation<'_>> {
+        Some(match self {
+            Self::Job(new) => NewReservation {
+                id: &new.job.id,
+                kind: "job",
+                payer: &new.payer,
+                amount: new.job.price,
+                price: new.price.as_deref(),
+                created_at: new.job.created_at,
+                expires_at: None,
+                owner: None,
+            },
+            Self::Call(call) => NewReservation {
+                id: &call.id,
+                kind: "chat",
+                payer: &call.payer,
+                amount: call.amount,
+                price: call.price.as_deref(),
+                created_at: call.created_at,
+                expires_at: Some(call.expires_at),
+                owner: Some(&call.owner),
+            },
+            Self::Raise(_) => return None,
+        })
+    }
+}
+
+pub(crate) enum Output {
+    Job(Accepted),
+    Call(Result<Reservation, Box<Exhausted>>),
+    Raised(Raised),
 }
 
 pub(crate) struct AcceptBatch;
 
 impl Batch for AcceptBatch {
-    type Item = NewJob;
-    type Output = Accepted;
-    // Jobs of one tenant take their places in its queue one after the other, so that a second transaction would only wait.
+    type Item = Item;
+    type Output = Output;
+    // Jobs of one tenant take their places in its queue one after the other, and all admissions their place in its balance, so
+    // that a second transaction would only wait.
     const AT_ONCE: usize = 1;
     const NAME: &'static str = "accept";
 
-    async fn run(&self, tx: &mut Tx, items: &[&NewJob]) -> Result<Vec<Accepted>, StoreError> {
-        let earlier = claim_keys(tx, items).await?;
-        let mut admitted: Vec<&NewJob> =
-            items.iter().filter(|item| !earlier.contains_key(item.job.id.as_str())).copied().collect();
+    async fn run(&self, tx: &mut Tx, items: &[&Item]) -> Result<Vec<Output>, StoreError> {
+        let jobs: Vec<&NewJob> =
+            items.iter().filter_map(|item| if let Item::Job(new) = item { Some(&**new) } else { None }).collect();
+        let earlier = idempotency::claim_keys(tx, &jobs).await?;
+        let raised = lock_raised(tx, items).await?;
+        let mut changes = Changes::default();
+        let refused = admit_all(tx, items, &earlier, &raised, &mut changes).await?;
+        let is_new = |id: &str| !earlier.contains_key(id) && !refused.contains_key(id);
+        let mut admitted: Vec<&NewJob> = jobs.iter().filter(|new| is_new(&new.job.id)).copied().collect();
         admitted.sort_by(|a, b| a.job.id.cmp(&b.job.id));
         insert_jobs(tx, &admitted).await?;
-        insert_reservations(tx, &admitted).await?;
+        let mut reserved: Vec<NewReservation<'_>> =
+            items.iter().filter_map(|item| item.reservation()).filter(|new| is_new(new.id)).collect();
+        reserved.sort_by(|a, b| a.id.cmp(b.id));
+        reservations::insert(tx, &reserved, &mut changes).await?;
         let tasks: Vec<NewTask<'_>> = admitted.iter().map(|new| generate(new)).collect();
         insert_tasks(tx, &tasks).await?;
-        items
-            .iter()
-            .map(|item| match earlier.get(item.job.id.as_str()) {
-                Some(earlier) => Ok(earlier.clone()),
-                None => Ok(Accepted::New(Box::new(item.job.clone()))),
-            })
-            .collect()
+        idempotency::free_keys(tx, jobs.iter().filter(|new| refused.contains_key(new.job.id.as_str()))).await?;
+        balances::apply(tx, &changes).await?;
+        items.iter().map(|item| output(item, items, &earlier, &refused, &raised)).collect()
     }
 
-    async fn look_up(&self, db: &Db, item: &NewJob) -> Result<Option<Accepted>, StoreError> {
-        Ok(job_by_id(db, &item.job.id).await?.map(|job| Accepted::New(Box::new(job))))
-    }
-}
-
-/// Keys whose time is over are free again, also before they are cleaned up.
-static FORGET_KEYS: Rows = Rows::new(
-    "DELETE FROM idempotency WHERE (account_id, route, idem_key) IN \
-     (SELECT i.account_id, i.route, i.idem_key FROM (VALUES ",
-    &["TEXT", "TEXT", "TEXT", "BIGINT"],
-    ") AS v JOIN idempotency i ON i.account_id = v.column1 AND i.route = v.column2 AND i.idem_key = v.column3 \
-     WHERE i.expires_at <= v.column4)",
-);
-const FIND_KEY: &str =
-    "SELECT body_sha256, job_id FROM idempotency WHERE account_id = $1 AND route = $2 AND idem_key = $3";
-const FIND_JOB: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
-static CLAIM_KEYS: Rows = Rows::new(
-    "INSERT INTO idempotency (account_id, route, idem_key, body_sha256, job_id, expires_at) VALUES ",
-    &["TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT"],
-    " ON CONFLICT DO NOTHING RETURNING job_id",
-);
-
-/// Claims the idempotency keys of `items`. Gives, by job id, the answer of those whose key was taken before.
-async fn claim_keys(tx: &mut Tx, items: &[&NewJob]) -> Result<HashMap<String, Accepted>, StoreError> {
-    let mut keyed: Vec<(&NewJob, &Idempotency)> =
-        items.iter().filter_map(|item| item.idempotency.as_ref().map(|key| (*item, key))).collect();
-    // Two processes that insert the same keys in one order cannot deadlock. The sort is stable: first come, first served.
-    keyed.sort_by(|(a, x), (b, y)| (&a.job.account_id, x.route, &x.key).cmp(&(&b.job.account_id, y.route, &y.key)));
-    for piece in padded(&keyed) {
-        on!(tx.conn(), |c| {
-            let mut query = sqlx::query(FORGET_KEYS.sql(piece.len()));
-            for (new, key) in &piece {
-                query = query.bind(&new.job.account_id).bind(key.route).bind(&key.key).bind(new.job.created_at.0);
+    async fn look_up(&self, db: &Db, item: &Item) -> Result<Option<Output>, StoreError> {
+        match item {
+            Item::Job(new) => {
+                Ok(job_by_id(db, &new.job.id).await?.map(|job| Output::Job(Accepted::New(Box::new(job)))))
             }
-            query.execute(c).await.map(drop)
-        })?;
-    }
-    let mut claimed: Vec<String> = Vec::with_capacity(keyed.len());
-    for piece in padded(&keyed) {
-        let rows: Vec<String> = on!(tx.conn(), |c| {
-            let mut query = sqlx::query_scalar(CLAIM_KEYS.sql(piece.len()));
-            for (new, key) in &piece {
-                query = query
-                    .bind(&new.job.account_id)
-                    .bind(key.route)
-                    .bind(&key.key)
-                    .bind(&key.body_sha256)
-                    .bind(&new.job.id)
-                    .bind(key.expires_at.0);
+            Item::Call(call) => {
+                let found: Option<i64> = on!(db.read(), |pool| {
+                    sqlx::query_scalar("SELECT amount FROM reservations WHERE id = $1")
+                        .bind(&call.id)
+                        .fetch_optional(pool)
+                        .await
+                })?;
+                Ok(found.map(|_| Output::Call(Ok(Ledger::mint(&call.id, call.amount)))))
             }
-            query.fetch_all(c).await
-        })?;
-        claimed.extend(rows);
-    }
-    let mut earlier = HashMap::new();
-    for (new, key) in keyed {
-        if !claimed.contains(&new.job.id) {
-            earlier.insert(new.job.id.clone(), earlier_answer(tx, items, new, key).await?);
+            // Nothing tells one raise from another.
+            Item::Raise(_) => Ok(None),
         }
     }
-    Ok(earlier)
+
+    fn may_repeat(&self, item: &Item) -> bool {
+        !matches!(item, Item::Raise(_))
+    }
 }
 
-async fn earlier_answer(
+/// A reservation to be raised, as it stands: its payer and its period.
+type Raisable = HashMap<String, (Payer, Month, i64)>;
+
+async fn lock_raised(tx: &mut Tx, items: &[&Item]) -> Result<Raisable, StoreError> {
+    let ids: Vec<&str> = items
+        .iter()
+        .filter_map(|item| if let Item::Raise(raise) = item { Some(raise.id.as_str()) } else { None })
+        .collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = reservations::lock(tx, &ids).await?;
+    let held = rows.into_values().filter(|row| row.state == "held");
+    Ok(held
+        .filter_map(|row| {
+            let (payer, period) = row.payer()?;
+            Some((row.id, (payer, Month::from_number(period)?, row.amount)))
+        })
+        .collect())
+}
+
+/// Admits the items in the order in which they came; gives, by id, what refused the others.
+async fn admit_all<'a>(
     tx: &mut Tx,
-    items: &[&NewJob],
-    new: &NewJob,
-    key: &Idempotency,
-) -> Result<Accepted, StoreError> {
-    let (body_sha256, job_id): (String, String) = on!(tx.conn(), |c| {
-        sqlx::query_as(FIND_KEY).bind(&new.job.account_id).bind(key.route).bind(&key.key).fetch_one(c).await
+    items: &[&'a Item],
+    earlier: &HashMap<String, Earlier>,
+    raised: &Raisable,
+    changes: &mut Changes,
+) -> Result<HashMap<&'a str, Exhausted>, StoreError> {
+    let mut wishes: Vec<(&'a Item, &'a str, &Payer, Month, Nano)> = Vec::with_capacity(items.len());
+    for item in items.iter().copied() {
+        match item {
+            Item::Job(new) if earlier.contains_key(&new.job.id) => {}
+            Item::Job(new) => {
+                wishes.push((item, &new.job.id, &new.payer, Month::of(new.job.created_at), new.job.price));
+            }
+            Item::Call(call) => wishes.push((item, &call.id, &call.payer, Month::of(call.created_at), call.amount)),
+            Item::Raise(raise) => {
+                if let Some((payer, month, _)) = raised.get(&raise.id) {
+                    wishes.push((item, &raise.id, payer, *month, raise.amount));
+                }
+            }
+        }
+    }
+    if wishes.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let payers: Vec<(&Payer, Month)> = wishes.iter().map(|(_, _, payer, month, _)| (*payer, *month)).collect();
+    let mut balances: HashMap<Month, Balances> = balances::lock(tx, &payers).await?;
+    let mut refused = HashMap::new();
+    for (item, id, payer, month, amount) in wishes {
+        let scopes: Vec<Scope> = payer.scopes().collect();
+        match admit(balances.entry(month).or_default(), &scopes, amount) {
+            Ok(()) if matches!(item, Item::Raise(_)) => {
+                raise(tx, id, amount).await?;
+                changes.add(payer, month.number(), Change { held: amount.0, ..Change::default() });
+            }
+            Ok(()) => {}
+            Err(exhausted) => {
+                metrics::counter!("aig_budget_refusals_total", "scope" => exhausted.scope.kind.as_str()).increment(1);
+                refused.insert(id, exhausted);
+            }
+        }
+    }
+    Ok(refused)
+}
+
+async fn raise(tx: &mut Tx, id: &str, amount: Nano) -> Result<(), StoreError> {
+    on!(tx.conn(), |c| {
+        sqlx::query("UPDATE reservations SET amount = amount + $2 WHERE id = $1")
+            .bind(id)
+            .bind(amount.0)
+            .execute(c)
+            .await
+            .map(drop)
     })?;
-    if body_sha256 != key.body_sha256 {
-        return Ok(Accepted::Mismatch);
-    }
-    // The first may be another item of this very batch, whose row is not written yet.
-    if let Some(first) = items.iter().find(|item| item.job.id == job_id) {
-        return Ok(Accepted::Replayed(Box::new(first.job.clone())));
-    }
-    let row: JobRow = on!(tx.conn(), |c| sqlx::query_as(FIND_JOB).bind(&job_id).fetch_one(c).await)?;
-    Ok(Accepted::Replayed(Box::new(row.try_into()?)))
+    Ok(())
+}
+
+fn output(
+    item: &Item,
+    items: &[&Item],
+    earlier: &HashMap<String, Earlier>,
+    refused: &HashMap<&str, Exhausted>,
+    raised: &Raisable,
+) -> Result<Output, StoreError> {
+    let no = |id: &str| refused.get(id).map(|exhausted| Box::new(exhausted.clone()));
+    Ok(match item {
+        Item::Job(new) => Output::Job(match earlier.get(&new.job.id) {
+            Some(Earlier::Stored(accepted)) => accepted.clone(),
+            // The first one is another item of this very batch, and the answers are the same.
+            Some(Earlier::Beside(first)) => {
+                let first = items.iter().find_map(|item| match item {
+                    Item::Job(new) if new.job.id == *first => Some(&new.job),
+                    _ => None,
+                });
+                let first = first.ok_or_else(mixed_up)?;
+                no(&first.id).map_or_else(|| Accepted::Replayed(Box::new(first.clone())), Accepted::Refused)
+            }
+            None => no(&new.job.id).map_or_else(|| Accepted::New(Box::new(new.job.clone())), Accepted::Refused),
+        }),
+        Item::Call(call) => Output::Call(match no(&call.id) {
+            Some(exhausted) => Err(exhausted),
+            None => Ok(Ledger::mint(&call.id, call.amount)),
+        }),
+        Item::Raise(raise) => Output::Raised(match (raised.contains_key(&raise.id), no(&raise.id)) {
+            (_, Some(exhausted)) => Raised::Refused(exhausted),
+            (true, None) => Raised::Yes,
+            (false, None) => Raised::NotHeld,
+        }),
+    })
 }
 
 static INSERT_JOBS: Rows = Rows::new(
@@ -173,6 +341,7 @@ static INSERT_JOBS: Rows = Rows::new(
     &[
         "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT",
         "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT",
+        "BIGINT", "TEXT",
     ],
     ") AS v WHERE column1 IS NOT NULL",
 );
@@ -207,32 +376,9 @@ async fn insert_jobs(tx: &mut Tx, new: &[&NewJob]) -> Result<(), StoreError> {
                     .bind(None::<String>)
                     .bind(None::<String>)
                     .bind(job.map(|job| job.cost.0))
-                    .bind(job.map(|job| job.version));
-            }
-            query.execute(c).await.map(drop)
-        })?;
-    }
-    Ok(())
-}
-
-static INSERT_RESERVATIONS: Rows = Rows::new(
-    "INSERT INTO reservations (id, account_id, amount, created_at, state) SELECT * FROM (VALUES ",
-    &["TEXT", "TEXT", "BIGINT", "BIGINT", "TEXT"],
-    ") AS v WHERE column1 IS NOT NULL",
-);
-
-async fn insert_reservations(tx: &mut Tx, new: &[&NewJob]) -> Result<(), StoreError> {
-    for piece in with_blanks(new) {
-        on!(tx.conn(), |c| {
-            let mut query = sqlx::query(INSERT_RESERVATIONS.sql(piece.len()));
-            for job in piece {
-                let job = job.map(|new| &new.job);
-                query = query
-                    .bind(job.map(|job| &job.id))
-                    .bind(job.map(|job| &job.account_id))
-                    .bind(job.map(|_| 0_i64))
-                    .bind(job.map(|job| job.created_at.0))
-                    .bind(job.map(|_| "held"));
+                    .bind(job.map(|job| job.version))
+                    .bind(job.map(|job| job.price.0))
+                    .bind(job.map(|job| &job.payer_id));
             }
             query.execute(c).await.map(drop)
         })?;

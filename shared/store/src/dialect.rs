@@ -11,6 +11,14 @@ pub(crate) fn skip_locked(tx: &Tx) -> &'static str {
     }
 }
 
+/// What ends a `SELECT` whose rows are about to be changed, where each must wait for the one before.
+pub(crate) fn for_update(tx: &Tx) -> &'static str {
+    match tx {
+        Tx::Sqlite(_) => "",
+        Tx::Postgres(_) => " FOR UPDATE",
+    }
+}
+
 /// Whether the fault lies with the connection or the server's coming and going, not with the statement: another connection
 /// may do better. 57P01 to 57P03: the server is shutting down, has crashed, is starting.
 pub(crate) fn is_lost_connection(error: &sqlx::Error) -> bool {

@@ -1,17 +1,19 @@
-//! The lane of ends: {task done, job terminal, result, reservation settled or released, event and its webhook task} in
-//! one transaction, guarded by the lease's epoch. Webhook attempts, which end or put off their task, go the same way.
+//! The lane of ends: {task done, job terminal, result, reservation settled or released, usage row, event and its webhook task} in
+//! one transaction, guarded by the lease's epoch. Webhook attempts, which end or put off their task, go the same way, and so
+//! do the ends of chat calls.
 
 use std::collections::HashMap;
 
 use aig_domain::Millis;
-use aig_domain::job::{ErrorCode, Job, JobStatus};
-use aig_domain::task::{Lease, Phase, TaskKind, WEBHOOK_QUEUE};
+use aig_domain::job::{ErrorCode, Job};
+use aig_domain::task::{Lease, TaskKind, WEBHOOK_QUEUE};
 
 use crate::accounts::{self, WebhookSecrets};
 use crate::combine::Batch;
 use crate::db::{Db, Tx, on};
 use crate::enqueue::{NewTask, TaskClaim, insert_tasks};
 use crate::jobs::job_by_id;
+use crate::settle::{self, CallEnd};
 use crate::sql::{Rows, padded};
 use crate::webhooks::{insert_attempts, insert_events, update_events};
 use crate::{Store, StoreError};
@@ -123,6 +125,7 @@ impl Store {
 pub(crate) enum Item {
     Job(Box<JobEnd>),
     Delivery(Box<Delivery>),
+    Call(Box<CallEnd>),
 }
 
 impl Item {
@@ -133,6 +136,7 @@ impl Item {
                 JobEndTarget::Cancel => None,
             },
             Self::Delivery(delivery) => Some(&delivery.lease),
+            Self::Call(_) => None,
         }
     }
 }
@@ -153,17 +157,19 @@ impl Batch for FinishBatch {
             let won = match (item, item.lease()) {
                 (_, Some(lease)) => held.remove(lease).map(|phase| (Won::default(), phase)),
                 (Item::Job(end), None) => cancelled.remove(&end.job.id),
-                (Item::Delivery(_), None) => None,
+                (Item::Delivery(_) | Item::Call(_), None) => None,
             };
             match (item, &won) {
                 (Item::Job(end), Some((_, phase))) => ends.push((&**end, phase.clone())),
                 (Item::Delivery(delivery), Some(_)) => deliveries.push(&**delivery),
-                (_, None) => {}
+                (_, None) | (Item::Call(_), _) => {}
             }
             outputs.push(won.map(|(won, _)| won));
         }
         ends.sort_by(|(a, _), (b, _)| a.job.id.cmp(&b.job.id));
-        end_reservations(tx, &ends).await?;
+        let calls: Vec<&CallEnd> =
+            items.iter().filter_map(|item| if let Item::Call(end) = item { Some(&**end) } else { None }).collect();
+        settle::run(tx, &ends, &calls).await?;
         let ends: Vec<&JobEnd> = ends.into_iter().map(|(end, _)| end).collect();
         end_jobs(tx, &ends).await?;
         enqueue_events(tx, &ends).await?;
@@ -200,6 +206,8 @@ impl Batch for FinishBatch {
                 })?;
                 found == Some(delivery.attempt.at.0)
             }
+            // Ending it again changes nothing if it was ended.
+            Item::Call(_) => false,
         };
         Ok(committed.then_some(Some(won)))
     }
@@ -229,31 +237,37 @@ static END_TASKS: Rows = Rows::new(
      RETURNING tasks.id, tasks.lease_epoch, tasks.phase",
 );
 
-/// How the task of `item` reads afterwards: state, `run_at`, further attempts, `ended_at`, error.
+/// How a task reads afterwards: state, `run_at`, further attempts, `ended_at`, error.
 type TaskEnd<'a> = (&'static str, Option<i64>, i64, Option<i64>, Option<&'a str>);
 
-fn task_end(item: &Item) -> TaskEnd<'_> {
-    match item {
-        Item::Job(end) => {
-            let error = end.job.error.as_ref();
-            let buried = error.is_some_and(|error| error.code == ErrorCode::Poison);
-            let state = if buried { "buried" } else { "done" };
-            (state, None, 0, Some(end.job.updated_at.0), error.map(|error| error.message.as_str()))
-        }
-        Item::Delivery(delivery) => {
-            let error = delivery.attempt.error.as_deref();
-            match delivery.end {
-                DeliveryEnd::Retry(at) => ("waiting", Some(at.0), 1, None, error),
-                DeliveryEnd::Delivered | DeliveryEnd::GaveUp => ("done", None, 1, Some(delivery.attempt.at.0), error),
+fn task_end(item: &Item) -> Option<(&Lease, TaskEnd<'_>)> {
+    let lease = item.lease()?;
+    Some((
+        lease,
+        match item {
+            Item::Job(end) => {
+                let error = end.job.error.as_ref();
+                let buried = error.is_some_and(|error| error.code == ErrorCode::Poison);
+                let state = if buried { "buried" } else { "done" };
+                (state, None, 0, Some(end.job.updated_at.0), error.map(|error| error.message.as_str()))
             }
-        }
-    }
+            Item::Delivery(delivery) => {
+                let error = delivery.attempt.error.as_deref();
+                match delivery.end {
+                    DeliveryEnd::Retry(at) => ("waiting", Some(at.0), 1, None, error),
+                    DeliveryEnd::Delivered | DeliveryEnd::GaveUp => {
+                        ("done", None, 1, Some(delivery.attempt.at.0), error)
+                    }
+                }
+            }
+            Item::Call(_) => return None,
+        },
+    ))
 }
 
 /// Ends the tasks that are ended by their holders; gives the leases that were still held, each with its task's phase.
 async fn end_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashMap<Lease, String>, StoreError> {
-    let mut leased: Vec<(&Lease, &Item)> =
-        items.iter().filter_map(|item| item.lease().map(|lease| (lease, *item))).collect();
+    let mut leased: Vec<(&Lease, TaskEnd<'_>)> = items.iter().filter_map(|item| task_end(item)).collect();
     // The sort is stable, so that of two items under one lease the first one stays.
     leased.sort_by(|(a, _), (b, _)| (&a.task_id, a.epoch).cmp(&(&b.task_id, b.epoch)));
     leased.dedup_by(|(a, _), (b, _)| a == b);
@@ -261,8 +275,7 @@ async fn end_tasks(tx: &mut Tx, items: &[&Item]) -> Result<HashMap<Lease, String
     for piece in padded(&leased) {
         let ids: Vec<(String, i64, String)> = on!(tx.conn(), |c| {
             let mut query = sqlx::query_as(END_TASKS.sql(piece.len()));
-            for (lease, item) in &piece {
-                let (state, run_at, attempts, ended_at, error) = task_end(item);
+            for (lease, (state, run_at, attempts, ended_at, error)) in piece {
                 query = query
                     .bind(&lease.task_id)
                     .bind(lease.epoch)
@@ -348,39 +361,6 @@ async fn end_jobs(tx: &mut Tx, ends: &[&JobEnd]) -> Result<(), StoreError> {
                     .bind(job.error.as_ref().map(|error| error.message.as_str()))
                     .bind(result)
                     .bind(job.cost.0);
-            }
-            query.execute(c).await.map(drop)
-        })?;
-    }
-    Ok(())
-}
-
-static END_RESERVATIONS: Rows = Rows::new(
-    "WITH v (id, state, now) AS (VALUES ",
-    &["TEXT", "TEXT", "BIGINT"],
-    ") UPDATE reservations SET state = v.state, ended_at = v.now \
-     FROM v WHERE reservations.id = v.id AND reservations.state = 'held'",
-);
-
-/// A completed job is charged, a failed one is not. What a provider may bill all the same stays on record: after a submit
-/// whose outcome is not known, unless the provider said no.
-fn reservation_state(job: &Job, phase: &str) -> &'static str {
-    use ErrorCode::{ContentRefused, InvalidInput, ProviderError, ProviderOutcomeUnknown};
-    match (job.status, job.error.as_ref().map(|error| error.code)) {
-        (JobStatus::Completed, _) => "settled",
-        (_, Some(ProviderOutcomeUnknown)) => "uncertain",
-        (_, Some(ContentRefused | InvalidInput | ProviderError)) => "released",
-        _ if phase == Phase::Submitting.as_str() => "uncertain",
-        _ => "released",
-    }
-}
-
-async fn end_reservations(tx: &mut Tx, ends: &[(&JobEnd, String)]) -> Result<(), StoreError> {
-    for piece in padded(ends) {
-        on!(tx.conn(), |c| {
-            let mut query = sqlx::query(END_RESERVATIONS.sql(piece.len()));
-            for (JobEnd { job, .. }, phase) in &piece {
-                query = query.bind(&job.id).bind(reservation_state(job, phase)).bind(job.updated_at.0);
             }
             query.execute(c).await.map(drop)
         })?;

@@ -19,7 +19,8 @@ macro_rules! job_columns {
             "id, account_id, key_id, request_id, modality, model, provider, status, ",
             $params,
             ", tag, metadata, webhook_url, progress, created_at, updated_at, completed_at, cancelled_at, deadline_at, \
-             expires_at, error_code, error_message, result, cost, version"
+             expires_at, error_code, error_message, result, cost, version, \
+             price, payer_id"
         )
     };
 }
@@ -51,6 +52,8 @@ pub(crate) struct JobRow {
     result: Option<String>,
     cost: i64,
     version: i64,
+    price: Option<i64>,
+    payer_id: Option<String>,
 }
 
 impl TryFrom<JobRow> for Job {
@@ -72,6 +75,8 @@ impl TryFrom<JobRow> for Job {
             error,
             result,
             id: row.id,
+            payer_id: row.payer_id.unwrap_or_else(|| row.account_id.clone()),
+            price: Nano(row.price.unwrap_or(0)),
             account_id: row.account_id,
             key_id: row.key_id,
             request_id: row.request_id,
@@ -103,25 +108,53 @@ pub struct JobPage {
     pub has_more: bool,
 }
 
-const OF_ACCOUNT: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1 AND account_id = $2");
+const OF_ACCOUNT: &str =
+    concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1 AND (account_id = $2 OR payer_id = $2)");
 const BY_ID: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
-const CREATED_AT: &str = "SELECT created_at FROM jobs WHERE id = $1 AND account_id = $2";
+const CREATED_AT: &str = "SELECT created_at FROM jobs WHERE id = $1 AND (account_id = $2 OR payer_id = $2)";
 // A page shows no params, and each may be as large as a body.
-const PAGE: &str = concat!(
-    "SELECT ",
-    job_columns!("'' AS params"),
-    " FROM jobs WHERE account_id = $1 AND (created_at < $2 OR (created_at = $2 AND id < $3)) \
-     ORDER BY created_at DESC, id DESC LIMIT $4"
-);
-const PAGE_OF_STATUS: &str = concat!(
-    "SELECT ",
-    job_columns!("'' AS params"),
-    " FROM jobs WHERE account_id = $1 AND status = $5 AND (created_at < $2 OR (created_at = $2 AND id < $3)) \
-     ORDER BY created_at DESC, id DESC LIMIT $4"
-);
+macro_rules! page {
+    ($of:literal, $status:literal) => {
+        concat!(
+            "SELECT ",
+            job_columns!("'' AS params"),
+            " FROM jobs WHERE ",
+            $of,
+            " = $1 AND (created_at < $2 OR (created_at = $2 AND id < $3))",
+            $status,
+            " ORDER BY created_at DESC, id DESC LIMIT $4"
+        )
+    };
+}
+
+/// Whose jobs are listed.
+#[derive(Clone, Copy, Debug)]
+pub enum JobsOf<'a> {
+    /// An account's, and those of all its sub-accounts.
+    Account(&'a str),
+    /// A sub-account's.
+    SubAccount(&'a str),
+}
+
+impl JobsOf<'_> {
+    fn id(&self) -> &str {
+        match self {
+            Self::Account(id) | Self::SubAccount(id) => id,
+        }
+    }
+
+    fn page(&self, of_status: bool) -> &'static str {
+        match (self, of_status) {
+            (Self::Account(_), false) => page!("payer_id", ""),
+            (Self::Account(_), true) => page!("payer_id", " AND status = $5"),
+            (Self::SubAccount(_), false) => page!("account_id", ""),
+            (Self::SubAccount(_), true) => page!("account_id", " AND status = $5"),
+        }
+    }
+}
 
 impl Store {
-    /// The job `job_id` of `account_id`; `None` when there is none or it belongs to somebody else.
+    /// The job `job_id` of `account_id` or of one of its sub-accounts; `None` when there is none or it belongs to somebody else.
     pub async fn job(&self, account_id: &str, job_id: &str) -> Result<Option<Job>, StoreError> {
         let row: Option<JobRow> = on!(self.db.read(), |pool| {
             sqlx::query_as(OF_ACCOUNT).bind(job_id).bind(account_id).fetch_optional(pool).await
@@ -134,11 +167,11 @@ impl Store {
         job_by_id(&self.db, job_id).await
     }
 
-    /// At most `limit` jobs of `account_id`, newest first, older than the job `after`, without their params. `None` when
-    /// `after` is not one of that account's jobs.
+    /// At most `limit` of the jobs, newest first, older than the job `after`, without their params. `None` when
+    /// `after` is not one of them.
     pub async fn list_jobs(
         &self,
-        account_id: &str,
+        of: JobsOf<'_>,
         status: Option<JobStatus>,
         after: Option<&str>,
         limit: u32,
@@ -147,28 +180,21 @@ impl Store {
             None => i64::MAX,
             Some(id) => {
                 let found: Option<i64> = on!(self.db.read(), |pool| {
-                    sqlx::query_scalar(CREATED_AT).bind(id).bind(account_id).fetch_optional(pool).await
+                    sqlx::query_scalar(CREATED_AT).bind(id).bind(of.id()).fetch_optional(pool).await
                 })?;
                 let Some(created_at) = found else { return Ok(None) };
                 created_at
             }
         };
         let (after, rows) = (after.unwrap_or(""), i64::from(limit) + 1);
-        let mut rows: Vec<JobRow> = match status {
-            None => on!(self.db.read(), |pool| {
-                sqlx::query_as(PAGE).bind(account_id).bind(created_at).bind(after).bind(rows).fetch_all(pool).await
-            })?,
-            Some(status) => on!(self.db.read(), |pool| {
-                sqlx::query_as(PAGE_OF_STATUS)
-                    .bind(account_id)
-                    .bind(created_at)
-                    .bind(after)
-                    .bind(rows)
-                    .bind(status.as_str())
-                    .fetch_all(pool)
-                    .await
-            })?,
-        };
+        let mut rows: Vec<JobRow> = on!(self.db.read(), |pool| {
+            let mut query =
+                sqlx::query_as(of.page(status.is_some())).bind(of.id()).bind(created_at).bind(after).bind(rows);
+            if let Some(status) = status {
+                query = query.bind(status.as_str());
+            }
+            query.fetch_all(pool).await
+        })?;
         let has_more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
         let jobs = rows.into_iter().map(Job::try_from).collect::<Result<_, _>>()?;

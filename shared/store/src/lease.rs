@@ -304,7 +304,7 @@ fn claimed(
         Work::Webhook { event, secrets }
     } else {
         let job = jobs.remove(&row.ref_id).ok_or_else(|| corrupt("its job or event is gone"))?;
-        let claim = Ledger::claim(&job.id, phase, row.provider_task.clone());
+        let claim = Ledger::claim(&job, phase, row.provider_task.clone());
         Work::Generate { job: Box::new(job), claim }
     };
     Ok(Claimed {

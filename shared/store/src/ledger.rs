@@ -1,9 +1,9 @@
-//! The ledger: the only place that mints reservations, and the only one that consumes receipts.
-//!
-//! Until prices come, reservations are free and unlimited, and a chat call's leaves no row.
+//! The ledger's tokens: the only place that mints reservations. What they stand for is written by [`crate::accept`] and ended by
+//! [`crate::settle`].
 
 use aig_domain::Nano;
 use aig_domain::budget::{Billing, Intent, Receipt, Reservation};
+use aig_domain::job::Job;
 use aig_domain::task::Phase;
 
 use crate::db::on;
@@ -25,56 +25,45 @@ pub enum Claim {
 }
 
 impl Ledger {
-    /// Reserves the money for one chat call. Free and unlimited for now, hence no I/O.
-    ///
-    /// # Errors
-    /// None yet; a cap will refuse here.
-    pub fn reserve_call(&self, request_id: &str) -> Result<Reservation, StoreError> {
-        Ok(Self::mint(request_id))
+    /// The reservation of a chat call that nobody's cap stands above: it has no row, and may cost what it costs.
+    pub fn uncapped_call(&self, request_id: &str) -> Reservation {
+        Self::mint(request_id, Nano::ZERO)
     }
 
-    /// Books what a chat call used.
-    pub fn settle_call(&self, receipt: Receipt) {
-        self.consume("chat", receipt);
-    }
-
-    /// Books a chat call that was given up before its provider answered: what it may cost is not known.
-    pub fn abandon_call(&self, request_id: &str) {
-        self.consume("chat", Self::mint(request_id).receipt(Billing::MaybeBilled));
-    }
-
-    /// Books a submit of a job. The job's reservation stays held until the job ends.
+    /// Counts a submit of a job. The job's reservation stays held until the job ends.
+    #[expect(clippy::needless_pass_by_value, reason = "a receipt ends here")]
     pub fn record_submit(&self, receipt: Receipt) {
-        self.consume("job", receipt);
+        count("job", receipt.billing());
+    }
+
+    /// Consumes the receipt of a chat call; gives what it says.
+    pub fn receive_call(&self, receipt: Receipt) -> Billing {
+        count("chat", receipt.billing());
+        receipt.into_billing()
     }
 
     /// What the holder of a fresh lease on a job's task may do.
-    pub(crate) fn claim(job_id: &str, phase: Phase, provider_task: Option<String>) -> Claim {
+    pub(crate) fn claim(job: &Job, phase: Phase, provider_task: Option<String>) -> Claim {
         match (phase, provider_task) {
-            (Phase::New, None) => Claim::Fresh(Self::mint(job_id)),
+            (Phase::New, None) => Claim::Fresh(Self::mint(&job.id, job.price)),
             (_, Some(task)) => Claim::Resume(task),
-            (_, None) => Claim::Unknown(Intent::new(Self::mint(job_id))),
+            (_, None) => Claim::Unknown(Intent::new(Self::mint(&job.id, job.price))),
         }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the ledger is the one that mints")]
-    fn mint(id: &str) -> Reservation {
-        Reservation::mint(id.to_owned(), Nano::ZERO)
+    pub(crate) fn mint(id: &str, amount: Nano) -> Reservation {
+        Reservation::mint(id.to_owned(), amount)
     }
+}
 
-    #[expect(
-        clippy::unused_self,
-        clippy::needless_pass_by_value,
-        reason = "a receipt ends here; what it costs comes with prices"
-    )]
-    fn consume(&self, kind: &'static str, receipt: Receipt) {
-        let billing = match receipt.billing() {
-            Billing::NotSent => "not_sent",
-            Billing::MaybeBilled => "maybe_billed",
-            Billing::Billed(_) => "billed",
-        };
-        metrics::counter!("aig_provider_calls_total", "kind" => kind, "billing" => billing).increment(1);
-    }
+fn count(kind: &'static str, billing: &Billing) {
+    let billing = match billing {
+        Billing::NotSent => "not_sent",
+        Billing::MaybeBilled => "maybe_billed",
+        Billing::Billed(_) => "billed",
+    };
+    metrics::counter!("aig_provider_calls_total", "kind" => kind, "billing" => billing).increment(1);
 }
 
 impl Store {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aig_domain::job::JobStatus;
-use aig_store::Accepted;
+use aig_store::{Accepted, JobsOf};
 use futures_util::future::join_all;
 
 use crate::support::{TestStore, both};
@@ -88,7 +88,7 @@ async fn lists_go_newest_first_page_by_page(t: &TestStore) {
     let mut seen: Vec<String> = Vec::new();
     loop {
         let after = seen.last().cloned();
-        let page = t.store.list_jobs("acc_1", None, after.as_deref(), 3).await.unwrap().unwrap();
+        let page = t.store.list_jobs(JobsOf::Account("acc_1"), None, after.as_deref(), 3).await.unwrap().unwrap();
         seen.extend(page.jobs.into_iter().map(|job| job.id));
         if !page.has_more {
             break;
@@ -99,15 +99,17 @@ async fn lists_go_newest_first_page_by_page(t: &TestStore) {
     ids.sort();
     assert_eq!(sorted, ids);
     assert_eq!(seen.first(), ids.last());
-    let queued = t.store.list_jobs("acc_1", Some(JobStatus::Queued), None, 100).await.unwrap().unwrap();
+    let queued =
+        t.store.list_jobs(JobsOf::Account("acc_1"), Some(JobStatus::Queued), None, 100).await.unwrap().unwrap();
     assert_eq!(queued.jobs.len(), 7);
-    let failed = t.store.list_jobs("acc_1", Some(JobStatus::Failed), None, 100).await.unwrap().unwrap();
+    let failed =
+        t.store.list_jobs(JobsOf::Account("acc_1"), Some(JobStatus::Failed), None, 100).await.unwrap().unwrap();
     assert!(failed.jobs.is_empty());
 }
 
 async fn tenant_sees_own(t: &TestStore) {
     let job = t.accept("acc_1").await;
     assert!(t.store.job("acc_2", &job.id).await.unwrap().is_none());
-    assert!(t.store.list_jobs("acc_2", None, Some(&job.id), 10).await.unwrap().is_none());
-    assert!(t.store.list_jobs("acc_2", None, None, 10).await.unwrap().unwrap().jobs.is_empty());
+    assert!(t.store.list_jobs(JobsOf::Account("acc_2"), None, Some(&job.id), 10).await.unwrap().is_none());
+    assert!(t.store.list_jobs(JobsOf::Account("acc_2"), None, None, 10).await.unwrap().unwrap().jobs.is_empty());
 }

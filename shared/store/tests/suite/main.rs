@@ -10,6 +10,7 @@ mod faults;
 mod lanes;
 mod leaders;
 mod leases;
+mod money;
 mod processes;
 mod proxy;
 mod retain;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use aig_domain::caps::Payer;
 use aig_domain::catalog::Modality;
 use aig_domain::job::{Job, JobResult, JobStatus, Outcome};
 use aig_domain::{Clock, Millis, Nano, Secret, id};
@@ -134,6 +135,7 @@ impl TestStore {
             job: Job {
                 id: id::new("job_", now),
                 account_id: account.into(),
+                payer_id: account.into(),
                 key_id: "key_1".into(),
                 request_id: "req_1".into(),
                 modality: Modality::Video,
@@ -153,9 +155,12 @@ impl TestStore {
                 expires_at: None,
                 error: None,
                 result: None,
+                price: Nano(20),
                 cost: Nano::ZERO,
                 version: 1,
             },
+            payer: payer(account),
+            price: None,
             task_id: id::new("task_", now),
             idempotency: None,
         }
@@ -253,4 +258,9 @@ pub fn job_of(claimed: &Claimed) -> &Job {
         aig_store::Work::Generate { job, .. } => job,
         aig_store::Work::Webhook { event, .. } => panic!("{event:?}"),
     }
+}
+
+/// Who pays for the requests of `account`'s one key.
+pub fn payer(account: &str) -> Payer {
+    Payer { account_id: account.into(), sub_account_id: None, key_id: format!("key_{account}"), tag: Some("t".into()) }
 }
