@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Nano;
+use crate::price::Price;
 
 /// What kind of work a model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -39,20 +39,24 @@ impl Modality {
     }
 }
 
-/// The list price of a model, margin not included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Price {
-    /// Per million tokens.
-    Tokens {
-        /// Input.
-        input: Nano,
-        /// Output.
-        output: Nano,
-    },
-    /// Per second of media.
-    Second(Nano),
-    /// Per mesh.
-    Mesh(Nano),
+/// How many tokens a call may take, where that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenLimits {
+    /// The most that may be read.
+    pub max_input_tokens: Option<u64>,
+    /// The most that may be written.
+    pub max_output_tokens: Option<u64>,
+}
+
+impl TokenLimits {
+    /// These limits, and `others` where there are none.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            max_input_tokens: self.max_input_tokens.or(others.max_input_tokens),
+            max_output_tokens: self.max_output_tokens.or(others.max_output_tokens),
+        }
+    }
 }
 
 /// How long a clip may be, in seconds.
@@ -75,8 +79,10 @@ pub struct Model {
     pub provider: String,
     /// What it does; `None` when whatever route names it decides (a gateway as an upstream).
     pub modality: Option<Modality>,
-    /// Its list price, when known.
+    /// Its list price and the gateway's margin, when known.
     pub price: Option<Price>,
+    /// How many tokens a call may take, when known.
+    pub limits: TokenLimits,
     /// Allowed clip lengths, when known.
     pub duration: Option<DurationRange>,
     /// How long a job of this model may take, when the operator set it; else [`crate::job::deadline`].

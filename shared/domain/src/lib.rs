@@ -2,7 +2,8 @@
 //!
 //! Everything above this crate agrees on these types: what a job is and which states it may take
 //! ([`job`]), what a task is ([`task`]), what a reservation is worth ([`budget`]), how keys, URLs and
-//! webhooks are signed ([`keys`], [`signing`]), and which kinds of error exist ([`error`]).
+//! webhooks are signed ([`keys`], [`signing`]), what work costs ([`price`]), and which kinds of error exist
+//! ([`error`]).
 
 pub mod budget;
 pub mod caps;
@@ -18,6 +19,7 @@ pub mod keys;
 pub mod links;
 pub mod money;
 pub mod month;
+pub mod price;
 pub mod retry;
 pub mod secret;
 pub mod signing;

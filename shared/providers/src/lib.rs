@@ -6,6 +6,7 @@
 pub mod aigateway;
 pub mod capability;
 pub mod openai;
+mod prices;
 pub mod registry;
 pub mod sandbox;
 #[cfg(test)]
@@ -16,4 +17,5 @@ pub use capability::{
     Artifact, ByteStream, ChatCall, ChatProvider, ChatRefusal, ChatReply, JobCall, JobProvider, Poll, ProviderError,
     ProviderErrorKind, ProviderTask, Submission,
 };
+pub use prices::PriceConfig;
 pub use registry::{Models, ProviderConfig, ProviderKind, Quirk, Registry, RegistryError};

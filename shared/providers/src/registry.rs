@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aig_domain::catalog::{Modality, Model};
+use aig_domain::catalog::{Modality, Model, TokenLimits};
+use aig_domain::price::Catalog;
 use aig_domain::{Clock, Secret};
 use aig_fetch::{TrustedClient, UntrustedFetcher};
 use url::Url;
 
 use crate::aigateway::Aigateway;
 use crate::openai::Openai;
+use crate::prices::{PriceBook, PriceConfig};
 use crate::sandbox::{self, Sandbox};
 use crate::{ChatProvider, JobProvider};
 
@@ -83,6 +85,7 @@ pub struct Registry {
     /// The listed models, sorted by id.
     models: BTreeMap<String, Model>,
     deadlines: HashMap<String, Duration>,
+    prices: PriceBook,
 }
 
 struct Provider {
@@ -106,7 +109,12 @@ impl Registry {
         clock: Arc<dyn Clock>,
         deadlines: &HashMap<String, Duration>,
     ) -> Result<Self, RegistryError> {
-        let mut registry = Self { providers: BTreeMap::new(), models: BTreeMap::new(), deadlines: deadlines.clone() };
+        let mut registry = Self {
+            providers: BTreeMap::new(),
+            models: BTreeMap::new(),
+            deadlines: deadlines.clone(),
+            prices: PriceBook::default(),
+        };
         let sandbox = Arc::new(Sandbox::new(clock));
         let provider = Provider { chat: Some(sandbox.clone()), jobs: Some(sandbox), modality: None, any: false };
         registry.providers.insert(sandbox::NAME.into(), provider);
@@ -117,6 +125,17 @@ impl Registry {
             registry.add(config, client, fetcher)?;
         }
         Ok(registry)
+    }
+
+    /// The same registry with the prices, limits and the margin of `config`.
+    #[must_use]
+    pub fn with_prices(self, config: PriceConfig) -> Self {
+        Self { prices: PriceBook::new(config), ..self }
+    }
+
+    /// Replaces the imported prices, for this process and at once. Calls under way keep the price they began with.
+    pub fn set_catalog(&self, catalog: Catalog) {
+        self.prices.set_catalog(catalog);
     }
 
     fn add(
@@ -166,19 +185,19 @@ impl Registry {
         Model { deadline: self.deadlines.get(&model.id).copied(), ..model }
     }
 
-    /// The listed models, sorted by id.
+    /// The listed models, sorted by id, with their prices.
     pub fn models(&self) -> Vec<Model> {
-        self.models.values().cloned().collect()
+        self.models.values().map(|model| self.prices.priced(model.clone())).collect()
     }
 
-    /// The model `id`, listed or not.
+    /// The model `id`, listed or not, with its price and limits (`prices.rs` says whose).
     pub fn find(&self, id: &str) -> Option<Model> {
         if let Some(model) = self.models.get(id) {
-            return Some(model.clone());
+            return Some(self.prices.priced(model.clone()));
         }
         let (name, _) = id.split_once('/')?;
         let provider = self.providers.get(name).filter(|provider| provider.any)?;
-        is_model_id(id).then(|| self.with_deadline(plain(id.to_owned(), name, provider.modality)))
+        is_model_id(id).then(|| self.prices.priced(self.with_deadline(plain(id.to_owned(), name, provider.modality))))
     }
 
     /// The chat completions of a provider.
@@ -193,7 +212,15 @@ impl Registry {
 }
 
 fn plain(id: String, provider: &str, modality: Option<Modality>) -> Model {
-    Model { id, provider: provider.to_owned(), modality, price: None, duration: None, deadline: None }
+    Model {
+        id,
+        provider: provider.to_owned(),
+        modality,
+        price: None,
+        limits: TokenLimits::default(),
+        duration: None,
+        deadline: None,
+    }
 }
 
 fn is_model_id(id: &str) -> bool {
@@ -205,6 +232,7 @@ fn is_model_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use aig_domain::clock::SystemClock;
+    use aig_domain::price::{CatalogEntry, Pico, Price, PriceList, Unit};
     use aig_fetch::UrlPolicy;
 
     use super::*;
@@ -243,6 +271,24 @@ mod tests {
         assert!(registry.chat("one").is_some() && registry.jobs("one").is_none());
         assert!(registry.chat("up").is_none() && registry.jobs("up").is_some());
         assert!(registry.models().is_sorted_by(|a, b| a.id < b.id));
+    }
+
+    #[test]
+    fn models_come_with_their_prices_listed_or_not() {
+        let list = PriceList::default().with(Unit::Request, Pico(7));
+        let entry = CatalogEntry { list, limits: TokenLimits::default() };
+        let configs = vec![
+            config("one", ProviderKind::Openai, Models::Listed(vec!["m".into()])),
+            config("up", ProviderKind::Openai, Models::Any),
+        ];
+        let prices = PriceConfig { margin_bp: 100, models: HashMap::from([("up/m".into(), entry)]) };
+        let registry = registry(configs).unwrap().with_prices(prices);
+        let price = Some(Price { list, margin_bp: 100 });
+        assert_eq!(registry.find("up/m").unwrap().price, price);
+        assert_eq!(registry.find("one/m").unwrap().price, None);
+        registry.set_catalog(Catalog(HashMap::from([("m".into(), entry)])));
+        assert_eq!(registry.find("one/m").unwrap().price, price);
+        assert!(registry.models().iter().all(|model| model.price.is_some_and(|price| price.margin_bp == 100)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `GET /v1/models`: the models that requests may name, sorted by id. What can go wrong: 400 naming the parameter.
 
-use aig_domain::catalog::{Modality, Model, Price};
-use aig_domain::{Error, Nano};
+use aig_domain::Error;
+use aig_domain::catalog::{Modality, Model};
+use aig_domain::price::{PriceList, Unit};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -41,10 +42,10 @@ pub struct ModelRecord {
     pub duration: Option<DurationSeconds>,
 }
 
-/// A list price in US cents. The members that do not fit the unit are missing.
+/// A list price in US cents, without the gateway's margin. The members that do not fit the unit are missing.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Pricing {
-    /// `token`, `second` or `mesh`.
+    /// `token`, `second`, `mesh`, `image` or `request`.
     #[schema(value_type = String)]
     pub unit: &'static str,
     /// Per million input tokens.
@@ -55,7 +56,11 @@ pub struct Pricing {
     #[schema(value_type = Option<f64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_cents_per_million: Option<serde_json::Number>,
-    /// Per second, or per mesh.
+    /// Per million input tokens that the provider has in its cache.
+    #[schema(value_type = Option<f64>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_input_cents_per_million: Option<serde_json::Number>,
+    /// Per second, mesh, image or request.
     #[schema(value_type = Option<f64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cents: Option<serde_json::Number>,
@@ -72,24 +77,34 @@ pub struct DurationSeconds {
     pub default: f64,
 }
 
-impl From<Price> for Pricing {
-    fn from(price: Price) -> Self {
-        let by_unit = |unit, cents: Nano| Self {
-            unit,
+impl Pricing {
+    /// What is shown of `list`: of all the units that it has, the one that says most about the model.
+    fn of(list: &PriceList) -> Option<Self> {
+        let cents = |unit: Unit| list.get(unit).map(|price| unit.cents_json(price));
+        let none = Self {
+            unit: "token",
             input_cents_per_million: None,
             output_cents_per_million: None,
-            cents: Some(cents.cents_json()),
+            cached_input_cents_per_million: None,
+            cents: None,
         };
-        match price {
-            Price::Tokens { input, output } => Self {
-                unit: "token",
-                input_cents_per_million: Some(input.cents_json()),
-                output_cents_per_million: Some(output.cents_json()),
-                cents: None,
-            },
-            Price::Second(cents) => by_unit("second", cents),
-            Price::Mesh(cents) => by_unit("mesh", cents),
+        if list.get(Unit::Input).or(list.get(Unit::Output)).is_some() {
+            return Some(Self {
+                input_cents_per_million: cents(Unit::Input),
+                output_cents_per_million: cents(Unit::Output),
+                cached_input_cents_per_million: cents(Unit::CachedInput),
+                ..none
+            });
         }
+        let units = [
+            (Unit::VideoSecond, "second"),
+            (Unit::MusicSecond, "second"),
+            (Unit::Mesh, "mesh"),
+            (Unit::Image, "image"),
+            (Unit::Request, "request"),
+        ];
+        let (cents, unit) = units.into_iter().find_map(|(unit, word)| Some((cents(unit)?, word)))?;
+        Some(Self { unit, cents: Some(cents), ..none })
     }
 }
 
@@ -101,7 +116,7 @@ impl From<Model> for ModelRecord {
             created: 0,
             owned_by: model.provider,
             modality: model.modality,
-            pricing: model.price.map(Pricing::from),
+            pricing: model.price.and_then(|price| Pricing::of(&price.list)),
             duration: model.duration.map(|range| DurationSeconds {
                 min: range.min,
                 max: range.max,
@@ -172,11 +187,15 @@ pub async fn handler(State(api): State<Api>, query: Query) -> Result<Json<ModelL
 
 #[cfg(test)]
 mod tests {
+    use aig_domain::catalog::TokenLimits;
+    use aig_domain::price::{Pico, Price};
+
     use super::*;
 
     fn model(id: &str, modality: Option<Modality>, price: Option<Price>) -> Model {
         let provider = id.split('/').next().unwrap().to_owned();
-        Model { id: id.into(), provider, modality, price, duration: None, deadline: None }
+        let limits = TokenLimits::default();
+        Model { id: id.into(), provider, modality, price, limits, duration: None, deadline: None }
     }
 
     #[test]
@@ -193,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_record_tells_the_price_in_cents() {
-        let price = Price::Tokens { input: Nano(100 * Nano::CENT.0), output: Nano(4_389_000) };
+        let list = PriceList::default().with(Unit::Input, Pico(1_000_000)).with(Unit::Output, Pico(4389));
+        let price = Price { list, margin_bp: 500 };
         let record =
             serde_json::to_value(ModelRecord::from(model("a/b/c", Some(Modality::ThreeD), Some(price)))).unwrap();
         let pricing = serde_json::json!({
@@ -201,5 +221,10 @@ mod tests {
         });
         assert_eq!(record["pricing"], pricing);
         assert_eq!((&record["id"], &record["modality"]), (&"a/b/c".into(), &"3d".into()));
+        let of = |unit| Pricing::of(&PriceList::default().with(unit, Pico(5_000_000_000)));
+        let second = serde_json::json!({"unit": "second", "cents": 0.5});
+        assert_eq!(serde_json::to_value(of(Unit::VideoSecond)).unwrap(), second);
+        assert_eq!(of(Unit::Request).unwrap().unit, "request");
+        assert!(Pricing::of(&PriceList::default()).is_none());
     }
 }

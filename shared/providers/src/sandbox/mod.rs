@@ -13,8 +13,9 @@ mod video;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aig_domain::catalog::{DurationRange, Modality, Model, Price};
-use aig_domain::{Clock, Nano};
+use aig_domain::Clock;
+use aig_domain::catalog::{DurationRange, Modality, Model, TokenLimits};
+use aig_domain::price::{Pico, Price, PriceList, Unit};
 
 /// The provider's name.
 pub const NAME: &str = "sandbox";
@@ -31,23 +32,32 @@ impl Sandbox {
     }
 }
 
-/// Its models.
+/// A cent, in pico-dollars.
+const CENT: i64 = 10_000_000_000;
+/// A cent per million tokens, in pico-dollars per token.
+const CENT_PER_MILLION: i64 = CENT / 1_000_000;
+
+/// Its models, at list price.
 pub fn models() -> Vec<Model> {
-    let cents = |cents: i64| Nano(Nano::CENT.0 * cents);
-    let model = |name: &str, modality, price, duration| Model {
-        id: format!("{NAME}/{name}"),
-        provider: NAME.into(),
-        modality: Some(modality),
-        price: Some(price),
-        duration,
-        deadline: None,
+    let model = |name: &str, modality, prices: &[(Unit, i64)], duration| {
+        let list = prices.iter().fold(PriceList::default(), |list, (unit, pico)| list.with(*unit, Pico(*pico)));
+        Model {
+            id: format!("{NAME}/{name}"),
+            provider: NAME.into(),
+            modality: Some(modality),
+            price: Some(Price { list, margin_bp: 0 }),
+            limits: TokenLimits::default(),
+            duration,
+            deadline: None,
+        }
     };
     let range = |min, max, default| Some(DurationRange { min, max, default });
+    let tokens = [(Unit::Input, 100 * CENT_PER_MILLION), (Unit::Output, 400 * CENT_PER_MILLION)];
     vec![
-        model("chat", Modality::Text, Price::Tokens { input: cents(100), output: cents(400) }, None),
-        model("video", Modality::Video, Price::Second(cents(5)), range(0.5, 60.0, 4.0)),
-        model("music", Modality::Music, Price::Second(cents(1)), range(1.0, 300.0, 8.0)),
-        model("3d", Modality::ThreeD, Price::Mesh(cents(10)), None),
+        model("chat", Modality::Text, &tokens, None),
+        model("video", Modality::Video, &[(Unit::VideoSecond, 5 * CENT)], range(0.5, 60.0, 4.0)),
+        model("music", Modality::Music, &[(Unit::MusicSecond, CENT)], range(1.0, 300.0, 8.0)),
+        model("3d", Modality::ThreeD, &[(Unit::Mesh, 10 * CENT)], None),
     ]
 }
 
