@@ -4,6 +4,7 @@
 //! layer ([`crate::middleware::door`]) turns that into the envelope with [`envelope`], since only it knows the request id.
 //! So every error has the same shape, whoever made it. Tests: `tests` at the end, and those of the door.
 
+use aig_domain::error::BudgetDetail;
 use aig_domain::{Error, ErrorKind};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -45,33 +46,31 @@ pub struct Wire {
     pub retry_can_help: bool,
 }
 
-const fn wire_of(status: StatusCode, name: &'static str, retry_can_help: bool) -> Wire {
-    Wire { status, name, retry_can_help }
-}
-
 /// The table.
 pub fn wire(kind: ErrorKind) -> Wire {
-    match kind {
-        ErrorKind::InvalidRequest => wire_of(StatusCode::BAD_REQUEST, "invalid_request_error", false),
-        ErrorKind::Authentication => wire_of(StatusCode::UNAUTHORIZED, "authentication_error", false),
-        ErrorKind::ScopeExceeded => wire_of(StatusCode::FORBIDDEN, "scope_exceeded", false),
-        ErrorKind::ModelNotFound => wire_of(StatusCode::NOT_FOUND, "model_not_found", false),
-        ErrorKind::NotFound => wire_of(StatusCode::NOT_FOUND, "not_found", false),
-        ErrorKind::MethodNotAllowed => wire_of(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", false),
-        ErrorKind::RequestTimeout => wire_of(StatusCode::REQUEST_TIMEOUT, "timeout_error", true),
-        ErrorKind::Conflict => wire_of(StatusCode::CONFLICT, "conflict", true),
-        ErrorKind::PayloadTooLarge => wire_of(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", false),
-        ErrorKind::UriTooLong => wire_of(StatusCode::URI_TOO_LONG, "payload_too_large", false),
-        ErrorKind::HeadersTooLarge => wire_of(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "payload_too_large", false),
-        ErrorKind::UnsupportedMediaType => wire_of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", false),
-        ErrorKind::RangeNotSatisfiable => wire_of(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", false),
-        ErrorKind::IdempotencyMismatch => wire_of(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", false),
-        ErrorKind::RateLimited => wire_of(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", true),
-        ErrorKind::Internal => wire_of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", true),
-        ErrorKind::Provider => wire_of(StatusCode::BAD_GATEWAY, "provider_error", true),
-        ErrorKind::Unavailable => wire_of(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", true),
-        ErrorKind::ProviderTimeout => wire_of(StatusCode::GATEWAY_TIMEOUT, "timeout_error", true),
-    }
+    let (name, retry_can_help) = match kind {
+        ErrorKind::InvalidRequest => ("invalid_request_error", false),
+        ErrorKind::ModelNotPriced => ("model_not_priced", false),
+        ErrorKind::Authentication => ("authentication_error", false),
+        ErrorKind::BudgetExceeded => ("budget_exceeded", false),
+        ErrorKind::ScopeExceeded => ("scope_exceeded", false),
+        ErrorKind::ModelNotFound => ("model_not_found", false),
+        ErrorKind::NotFound => ("not_found", false),
+        ErrorKind::MethodNotAllowed => ("method_not_allowed", false),
+        ErrorKind::RequestTimeout | ErrorKind::ProviderTimeout => ("timeout_error", true),
+        ErrorKind::Conflict => ("conflict", true),
+        ErrorKind::PayloadTooLarge | ErrorKind::UriTooLong | ErrorKind::HeadersTooLarge => ("payload_too_large", false),
+        ErrorKind::UnsupportedMediaType => ("unsupported_media_type", false),
+        ErrorKind::RangeNotSatisfiable => ("range_not_satisfiable", false),
+        ErrorKind::IdempotencyMismatch => ("idempotency_mismatch", false),
+        ErrorKind::RateLimited => ("rate_limit_error", true),
+        ErrorKind::Internal => ("server_error", true),
+        ErrorKind::Provider => ("provider_error", true),
+        ErrorKind::Unavailable => ("service_unavailable", true),
+    };
+    // Every status of the table of kinds is one.
+    let status = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Wire { status, name, retry_can_help }
 }
 
 /// The body of every error.
@@ -95,6 +94,47 @@ pub struct ErrorObject {
     pub param: Option<String>,
     /// The id to quote when asking for help.
     pub request_id: String,
+    /// Of a 402: the cap that stands in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetObject>,
+}
+
+/// A cap that a request did not fit under. Amounts are in cents.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BudgetObject {
+    /// `account`, `sub_account`, `key` or `tag`.
+    pub scope: &'static str,
+    /// The id of that account, sub-account or key, or the tag.
+    pub scope_id: String,
+    /// The most that may be spent in a month.
+    #[schema(value_type = f64)]
+    pub cap_cents: serde_json::Number,
+    /// What is spent.
+    #[schema(value_type = f64)]
+    pub spent_cents: serde_json::Number,
+    /// What is promised to requests under way, or may have been billed upstream.
+    #[schema(value_type = f64)]
+    pub held_cents: serde_json::Number,
+    /// What this request could have cost.
+    #[schema(value_type = f64)]
+    pub requested_cents: serde_json::Number,
+    /// When the cap has room again, in Unix seconds.
+    pub resets_at: i64,
+}
+
+impl From<&BudgetDetail> for BudgetObject {
+    fn from(BudgetDetail { exhausted, resets_at }: &BudgetDetail) -> Self {
+        let balance = &exhausted.balance;
+        Self {
+            scope: exhausted.scope.kind.as_str(),
+            scope_id: exhausted.scope.name().to_owned(),
+            cap_cents: balance.cap.unwrap_or_default().cents_json(),
+            spent_cents: balance.spent.cents_json(),
+            held_cents: balance.held.plus(balance.uncertain).cents_json(),
+            requested_cents: exhausted.wanted.cents_json(),
+            resets_at: resets_at.unix_seconds(),
+        }
+    }
 }
 
 /// Writes the envelope of `error` into `headers` and gives its body.
@@ -126,6 +166,7 @@ fn body(error: &Error, request_id: &str) -> Vec<u8> {
         code: wire.status.as_u16(),
         param: error.param.clone(),
         request_id: request_id.to_owned(),
+        budget: error.budget.as_deref().map(BudgetObject::from),
     };
     // The members are strings and numbers, so this cannot fail; an empty body would still carry status and request id.
     serde_json::to_vec(&ErrorBody { error: object }).unwrap_or_default()

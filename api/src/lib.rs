@@ -69,7 +69,12 @@ pub async fn run(app: App, listener: TcpListener, shutdown: Shutdown) -> anyhow:
         write_timeout: app.config.chat.slow_reader,
     };
     let body = |bytes| BodyLimits { bytes, total: server.body_timeout };
+    let times = app.config.tasks.lease_times();
+    let lease = ProcessLease::begin(Role::Api, &app.store, &app.config.store(), Arc::clone(&app.clock), times)
+        .await
+        .context("the API could not register itself")?;
     let api = Arc::new(ApiState {
+        process: lease.clone(),
         base_url: format!("{}/v1", app.public_url.trim_end_matches('/')),
         chat_body: body(server.max_chat_body_bytes),
         job_body: body(server.max_job_body_bytes),
@@ -78,10 +83,6 @@ pub async fn run(app: App, listener: TcpListener, shutdown: Shutdown) -> anyhow:
         shutdown: shutdown.clone(),
         app: app.clone(),
     });
-    let times = app.config.tasks.lease_times();
-    let lease = ProcessLease::begin(Role::Api, &app.store, &app.config.store(), Arc::clone(&app.clock), times)
-        .await
-        .context("the API could not register itself")?;
     app.tracker.spawn(count_processes(app.clone(), shutdown.clone()));
     app.tracker.spawn(api.jobs.clone().run(app.store.clone(), shutdown.clone()));
     app.tracker.spawn(forget_changed_keys(Arc::clone(&api)));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aig_platform::{App, Shutdown};
 use aig_store::ApiKey;
+use aig_tasks::ProcessLease;
 
 use crate::job_watch::JobWatch;
 use crate::middleware::body::BodyLimits;
@@ -13,6 +14,8 @@ use crate::middleware::key_cache::KeyCache;
 pub struct ApiState {
     /// Everything the process is made of.
     pub app: App,
+    /// This process, as the database knows it.
+    pub process: ProcessLease,
     /// Says when the process stops.
     pub shutdown: Shutdown,
     /// Who waits for which job.

@@ -53,6 +53,10 @@ pub async fn run(app: App, shutdown: Shutdown) -> anyhow::Result<()> {
     }
     {
         let app = app.clone();
+        loops.spawn(ticker.clone().every(rescue, "overdue", move || ticks::overdue::tick(app.clone())));
+    }
+    {
+        let app = app.clone();
         loops.spawn(ticker.every(retain, "retain", move || ticks::retain::tick(app.clone())));
     }
     loops.close();

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use aig_domain::{Error, ErrorKind, keys};
-use aig_store::{ApiKey, Scope};
+use aig_store::{ApiKey, JobsOf, Scope};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -31,6 +31,17 @@ pub struct Caller {
     pub account_id: String,
     /// The key itself.
     pub key: Arc<ApiKey>,
+}
+
+impl Caller {
+    /// The jobs it sees in lists.
+    pub fn jobs(&self) -> JobsOf<'_> {
+        if self.account_id == self.key.payer_id {
+            JobsOf::Account(&self.account_id)
+        } else {
+            JobsOf::SubAccount(&self.account_id)
+        }
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {

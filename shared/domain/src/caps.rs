@@ -43,15 +43,19 @@ impl Scope {
     pub fn tag(account_id: &str, tag: &str) -> Self {
         Self { kind: ScopeKind::Tag, id: format!("tag:{account_id}:{tag}") }
     }
+
+    /// What its owner knows it by: its id, or the tag.
+    pub fn name(&self) -> &str {
+        match self.kind {
+            ScopeKind::Tag => self.id.splitn(3, ':').nth(2).unwrap_or_default(),
+            _ => &self.id,
+        }
+    }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.kind {
-            ScopeKind::Tag => self.id.splitn(3, ':').nth(2).unwrap_or_default(),
-            _ => &self.id,
-        };
-        write!(f, "{} `{name}`", self.kind.words())
+        write!(f, "{} `{}`", self.kind.words(), self.name())
     }
 }
 

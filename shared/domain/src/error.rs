@@ -1,8 +1,11 @@
 //! One error for everything a caller can be told: a kind, a sentence, and what to do about it.
 //!
-//! `api/src/error.rs` is the only place that turns a kind into a status, a type and a body.
+//! [`ErrorKind::status`] is the only table of statuses, `api/src/error.rs` the only one of types and bodies.
 
 use std::fmt;
+
+use crate::caps::Exhausted;
+use crate::{Millis, Month, Nano};
 
 /// What went wrong, as far as a caller is concerned. Each kind has exactly one HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +14,10 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The key is missing, malformed, unknown or revoked (401).
     Authentication,
+    /// A cap stands in the way (402).
+    BudgetExceeded,
+    /// A model without a price, where a cap has to hold (400).
+    ModelNotPriced,
     /// The key is valid and may not do this (403).
     ScopeExceeded,
     /// No model of that name (404).
@@ -58,12 +65,23 @@ pub struct Error {
     pub param: Option<String>,
     /// After how many seconds a retry makes sense, at most 120.
     pub retry_after: Option<u32>,
+    /// The cap that stands in the way, if one does.
+    pub budget: Option<Box<BudgetDetail>>,
+}
+
+/// A cap that a request did not fit under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetDetail {
+    /// Whose cap, how it stands, and what the request could cost.
+    pub exhausted: Exhausted,
+    /// When the period ends, and the cap has room again.
+    pub resets_at: Millis,
 }
 
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, retry_after: None }
+        Self { kind, message: message.into(), param: None, retry_after: None, budget: None }
     }
 
     /// A 400 that names the field at fault.
@@ -85,6 +103,40 @@ impl Error {
         )
     }
 
+    /// The 402 of a request that came at `now` and does not fit under a cap.
+    pub fn budget(exhausted: Exhausted, now: Millis) -> Self {
+        let (month, balance) = (Month::of(now), exhausted.balance);
+        let cents = |amount: Nano| amount.cents_json();
+        let (cap, left) = (balance.cap.unwrap_or_default(), balance.left().unwrap_or_default());
+        let why = if left == Nano::ZERO {
+            let under_way = match balance.held.plus(balance.uncertain) {
+                Nano::ZERO => String::new(),
+                more => format!(" and {} promised to requests under way or in doubt", cents(more)),
+            };
+            format!(
+                "The monthly cap of the {} is reached: of {} cents, {} are spent{under_way}.",
+                exhausted.scope,
+                cents(cap),
+                cents(balance.spent)
+            )
+        } else {
+            format!(
+                "This request could cost up to {} cents, and {} of {} are left under the monthly cap of the {}.",
+                cents(exhausted.wanted),
+                cents(left),
+                cents(cap),
+                exhausted.scope
+            )
+        };
+        let message = format!(
+            "{why} It was not sent to the provider, and nothing was charged. The cap has room again on {}-01 (UTC), or when it is \
+             raised.",
+            month.next()
+        );
+        let detail = BudgetDetail { exhausted, resets_at: month.ends() };
+        Self { budget: Some(Box::new(detail)), ..Self::new(ErrorKind::BudgetExceeded, message) }
+    }
+
     /// A 503 that says when to come back.
     pub fn unavailable(message: impl Into<String>, retry_after: u32) -> Self {
         Self::new(ErrorKind::Unavailable, message).retry_after(retry_after)
@@ -95,6 +147,33 @@ impl Error {
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds.clamp(1, 120));
         self
+    }
+}
+
+impl ErrorKind {
+    /// Its HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::InvalidRequest | Self::ModelNotPriced => 400,
+            Self::Authentication => 401,
+            Self::BudgetExceeded => 402,
+            Self::ScopeExceeded => 403,
+            Self::ModelNotFound | Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::Conflict => 409,
+            Self::PayloadTooLarge => 413,
+            Self::UriTooLong => 414,
+            Self::UnsupportedMediaType => 415,
+            Self::RangeNotSatisfiable => 416,
+            Self::IdempotencyMismatch => 422,
+            Self::RateLimited => 429,
+            Self::HeadersTooLarge => 431,
+            Self::Internal => 500,
+            Self::Provider => 502,
+            Self::Unavailable => 503,
+            Self::ProviderTimeout => 504,
+        }
     }
 }
 

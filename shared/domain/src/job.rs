@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::catalog::Modality;
+use crate::price::Used;
 use crate::{Millis, Nano};
 
 /// How long a result is kept.
@@ -234,7 +236,20 @@ pub enum Outcome {
     Failed(JobError),
 }
 
+/// How long the media is that `params` asks for, in milliseconds, rounded up; `None` when they do not say.
+pub fn asked_millis(params: &Map<String, Value>) -> Option<u64> {
+    let seconds = params.get("duration")?.as_f64().filter(|seconds| seconds.is_finite() && *seconds >= 0.0)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is not negative")]
+    Some((seconds * 1000.0).ceil() as u64)
+}
+
 impl Job {
+    /// What it uses when it completes, in the units of its price.
+    pub fn used(&self) -> Used {
+        let params: Map<String, Value> = serde_json::from_str(&self.params).unwrap_or_default();
+        Used::job(self.modality, asked_millis(&params).unwrap_or(0))
+    }
+
     /// The job as it will read once it has ended with `outcome` at `now`.
     #[must_use]
     pub fn ended(mut self, outcome: &Outcome, now: Millis) -> Self {

@@ -24,6 +24,13 @@ impl Nano {
         cents.checked_mul(Self::CENT.0).map(Self)
     }
 
+    /// The amount in dollars for the wire.
+    pub fn usd_json(self) -> serde_json::Number {
+        #[expect(clippy::cast_precision_loss, reason = "display only: the wire wants a JSON number")]
+        let dollars = self.0 as f64 / 1e9;
+        serde_json::Number::from_f64(dollars).unwrap_or_else(|| 0.into())
+    }
+
     /// The amount in cents for the wire: a whole number where it is one, else up to seven decimals.
     pub fn cents_json(self) -> serde_json::Number {
         if self.0 % Self::CENT.0 == 0 {

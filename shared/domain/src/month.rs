@@ -23,7 +23,8 @@ impl Month {
 
     /// The month written as `2026-11`.
     pub fn parse(text: &str) -> Option<Self> {
-        let shaped = text.len() == 7 && text.as_bytes()[4] == b'-';
+        let digit = |(at, byte): (usize, u8)| byte.is_ascii_digit() != (at == 4) && (at != 4 || byte == b'-');
+        let shaped = text.len() == 7 && text.bytes().enumerate().all(digit);
         let date = NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").ok().filter(|_| shaped)?;
         Some(Self { year: date.year(), month: date.month() })
     }

@@ -4,18 +4,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aig_domain::Error;
 use aig_domain::budget::Reservation;
+use aig_domain::caps::Payer;
 use aig_domain::catalog::Modality;
 use aig_domain::json::RawObject;
+use aig_domain::{Clock, Error};
 use aig_providers::{ChatCall, ChatProvider, ChatRefusal, ChatReply, ProviderErrorKind, Registry};
-use aig_store::Ledger;
+use aig_store::Store;
 use bytes::Bytes;
 use futures_util::Stream;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bill::{Bill, Books, Charged, Database, Terms};
+use crate::bound::bound;
 use crate::resolve::{Defaults, resolve};
 use crate::{plain, stream};
 
@@ -35,6 +39,8 @@ pub struct ChatConfig {
     pub head: Duration,
     /// A client that takes nothing for this long is cut off.
     pub slow_reader: Duration,
+    /// The most tokens that a call below a cap may write when its client sets no limit.
+    pub capped_max_tokens: u64,
 }
 
 /// One request.
@@ -44,18 +50,26 @@ pub struct ChatRequest {
     pub body: RawObject,
     /// The gateway's id of the request.
     pub request_id: String,
-    /// Who asks.
-    pub account_id: String,
-    /// With which key.
-    pub key_id: String,
-    /// The label of its cost.
-    pub tag: Option<String>,
+    /// Who pays.
+    pub payer: Payer,
+    /// Whether a cap may stand above it: then the most that it may cost is reserved first.
+    pub is_capped: bool,
+    /// The process that makes the call, by the id of its lease.
+    pub process: String,
 }
 
 /// The answer.
-pub enum ChatAnswer {
-    /// The provider's JSON, as it came.
-    Json(Bytes),
+pub struct ChatAnswer {
+    /// What the client gets.
+    pub body: ChatBody,
+    /// What the client should know of what was changed in its request.
+    pub warning: Option<String>,
+}
+
+/// What the client gets.
+pub enum ChatBody {
+    /// The provider's JSON with the cost in its usage, and what was charged.
+    Json(Bytes, Charged),
     /// The provider's events, with usage before the end.
     Stream(Events),
 }
@@ -64,7 +78,7 @@ pub enum ChatAnswer {
 #[derive(Clone)]
 pub struct Chat {
     registry: Arc<Registry>,
-    ledger: Ledger,
+    books: Arc<dyn Books>,
     defaults: Arc<Defaults>,
     config: ChatConfig,
     tracker: TaskTracker,
@@ -73,7 +87,7 @@ pub struct Chat {
 /// One call on its way, in a task that outlives its client.
 pub(crate) struct Call {
     pub(crate) provider: Arc<dyn ChatProvider>,
-    pub(crate) ledger: Ledger,
+    pub(crate) bill: Bill,
     pub(crate) config: ChatConfig,
     pub(crate) request: ChatCall,
     /// Whether the client asked for the usage of its stream in OpenAI's form.
@@ -86,12 +100,14 @@ impl Chat {
     /// Puts it together from its parts. Calls run on `tracker`.
     pub fn new(
         registry: Arc<Registry>,
-        ledger: Ledger,
+        store: Store,
+        clock: Arc<dyn Clock>,
         defaults: Arc<Defaults>,
         config: ChatConfig,
         tracker: TaskTracker,
     ) -> Self {
-        Self { registry, ledger, defaults, config, tracker }
+        let books = Arc::new(Database { store, clock });
+        Self { registry, books, defaults, config, tracker }
     }
 
     /// Completes a chat. What is not complete when `must_end` is cancelled ends with an error.
@@ -101,18 +117,20 @@ impl Chat {
     /// # Errors
     /// What the customer should be told. Once a stream has begun, errors come in it.
     pub async fn complete(&self, request: ChatRequest, must_end: CancellationToken) -> Result<ChatAnswer, Error> {
-        let call = self.prepare(request)?;
-        let reservation = self.ledger.reserve_call(&call.request.request_id)?;
-        if call.request.stream {
-            stream::run(call, reservation, must_end, &self.tracker).await.map(ChatAnswer::Stream)
+        let (call, warning) = self.prepare(request)?;
+        let body = if call.request.stream {
+            ChatBody::Stream(stream::run(call, must_end, &self.tracker).await?)
         } else {
-            plain::run(call, reservation, must_end, &self.tracker).await.map(ChatAnswer::Json)
-        }
+            let (body, charged) = plain::run(call, must_end, &self.tracker).await?;
+            ChatBody::Json(body, charged)
+        };
+        Ok(ChatAnswer { body, warning })
     }
 
-    /// Finds the provider and makes its body: only `model` and `stream_options` differ from what the client sent.
-    fn prepare(&self, request: ChatRequest) -> Result<Call, Error> {
-        let ChatRequest { mut body, request_id, .. } = request;
+    /// Finds the provider and makes its body: only `model`, `stream_options` and, below a cap, a limit on the output differ from
+    /// what the client sent.
+    fn prepare(&self, request: ChatRequest) -> Result<(Call, Option<String>), Error> {
+        let ChatRequest { mut body, request_id, payer, is_capped, process } = request;
         let asked: Option<String> = body.read("model", "a string")?;
         let model = resolve(&self.registry, &self.defaults, Modality::Text, asked.as_deref())?;
         let provider = self.registry.chat(&model.provider).ok_or_else(Error::internal)?;
@@ -126,9 +144,34 @@ impl Chat {
         } else if !provider.takes_stream_options() {
             body.remove("stream_options");
         }
+        let mut warning = None;
+        let mut reserved = None;
+        if is_capped {
+            let bound = bound(&body, &model, self.config.capped_max_tokens)?;
+            if let Some(limit) = bound.output_limit {
+                let name = provider.output_limit_name();
+                body.set(name, raw(&limit)?);
+                warning =
+                    Some(format!("{name} was set to {limit}: a cap stands above this request, and it set no limit"));
+            }
+            reserved = Some(bound.amount);
+        }
         let request_bytes = body.get("messages").map_or(0, |messages| messages.get().len());
+        let terms = Terms {
+            request_id: request_id.clone(),
+            payer,
+            model: model.id,
+            provider: model.provider,
+            price: model.price,
+            bound: reserved,
+            owner: process,
+            created_at: self.books.now(),
+            started: Instant::now(),
+            longest: self.config.total,
+        };
+        let bill = Bill { books: Arc::clone(&self.books), terms };
         let request = ChatCall { body: Arc::new(body), stream, request_id };
-        Ok(Call { provider, ledger: self.ledger.clone(), config: self.config, request, include_usage, request_bytes })
+        Ok((Call { provider, bill, config: self.config, request, include_usage, request_bytes }, warning))
     }
 }
 
@@ -158,6 +201,9 @@ fn wants_usage(body: &RawObject) -> Result<bool, Error> {
 fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
     serde_json::value::to_raw_value(value).map_err(|_| Error::internal())
 }
+
+/// The status on record for a client that left before its answer: what proxies log for that.
+pub(crate) const CLIENT_LEFT: u16 = 499;
 
 /// Tokens by size, when the provider did not count: a quarter of the bytes, rounded up.
 pub(crate) fn estimate(bytes: usize) -> u64 {

@@ -5,15 +5,17 @@
 
 use std::borrow::Cow;
 
-use aig_domain::Error;
 use aig_domain::budget::Usage;
 use aig_domain::json::RawObject;
+use aig_domain::price::Price;
+use aig_domain::{Error, Nano};
 use aig_fetch::sse::{Framer, event_data};
 use bytes::{Bytes, BytesMut};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
+use crate::bill::{Charged, charge};
 use crate::chat::estimate;
 use crate::errors;
 
@@ -26,6 +28,7 @@ pub(crate) struct Relay {
     /// The client asked for usage in OpenAI's form: a chunk with `choices: []`.
     include_usage: bool,
     request_bytes: usize,
+    price: Option<Price>,
     /// What the model wrote so far.
     written_bytes: usize,
     usage: Option<WireUsage>,
@@ -97,6 +100,17 @@ fn count<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Er
     Ok(value.as_u64().or(rounded).unwrap_or(0))
 }
 
+impl From<Usage> for WireUsage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            prompt_tokens: usage.input_tokens,
+            completion_tokens: usage.output_tokens,
+            total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+            prompt_tokens_details: None,
+        }
+    }
+}
+
 impl WireUsage {
     pub(crate) fn usage(&self) -> Usage {
         Usage {
@@ -109,11 +123,12 @@ impl WireUsage {
 }
 
 impl Relay {
-    pub(crate) fn new(include_usage: bool, request_bytes: usize) -> Self {
+    pub(crate) fn new(include_usage: bool, request_bytes: usize, price: Option<Price>) -> Self {
         Self {
             framer: Framer::new(MAX_EVENT),
             include_usage,
             request_bytes,
+            price,
             written_bytes: 0,
             usage: None,
             usage_event: None,
@@ -170,9 +185,9 @@ impl Relay {
         Ok(())
     }
 
-    /// What was used so far: the provider's count, or our estimate.
-    pub(crate) fn usage(&self) -> Usage {
-        self.usage.as_ref().map_or_else(|| self.estimated(), WireUsage::usage)
+    /// What was used so far, and what that costs.
+    pub(crate) fn charged(&self) -> Charged {
+        charge(self.price, self.usage.as_ref().map(WireUsage::usage), self.estimated())
     }
 
     fn event(&mut self, event: Bytes, out: &mut BytesMut) -> Result<(), Error> {
@@ -241,24 +256,20 @@ impl Relay {
     /// The chunk with the usage, in the form the client can read: as OpenAI sends it to those who asked, else with one
     /// choice that says nothing, so that code which reads `choices[0]` of every chunk survives.
     fn write_usage(&mut self, out: &mut BytesMut) {
+        let cost = self.charged().cost;
         match self.usage_event.take() {
-            Some(event) if self.include_usage => out.extend_from_slice(&event),
-            Some(event) => match with_choice(&event) {
+            Some(event) if self.include_usage && cost.is_none() => out.extend_from_slice(&event),
+            Some(event) => match rewritten(&event, cost, !self.include_usage) {
                 Some(rewritten) => out.extend_from_slice(&rewritten),
-                None => out.extend_from_slice(&self.made_chunk()),
+                None => out.extend_from_slice(&self.made_chunk(cost)),
             },
-            None => out.extend_from_slice(&self.made_chunk()),
+            None => out.extend_from_slice(&self.made_chunk(cost)),
         }
     }
 
-    fn made_chunk(&self) -> Vec<u8> {
-        let estimate = self.usage();
-        let usage = self.usage.unwrap_or(WireUsage {
-            prompt_tokens: estimate.input_tokens,
-            completion_tokens: estimate.output_tokens,
-            total_tokens: estimate.input_tokens + estimate.output_tokens,
-            prompt_tokens_details: None,
-        });
+    fn made_chunk(&self, cost: Option<Nano>) -> Vec<u8> {
+        let usage = self.usage.unwrap_or_else(|| WireUsage::from(self.estimated()));
+        let usage = to_raw_value(&usage).ok().and_then(|usage| with_cost(&usage, cost));
         let choices: &[serde_json::Value] = if self.include_usage { &[] } else { &[empty_choice()] };
         let chunk = serde_json::json!({
             "id": self.head.id, "object": "chat.completion.chunk", "created": self.head.created, "model": self.head.model,
@@ -272,13 +283,26 @@ fn empty_choice() -> serde_json::Value {
     serde_json::json!({ "index": 0, "delta": {}, "finish_reason": null })
 }
 
-fn with_choice(event: &[u8]) -> Option<Vec<u8>> {
+/// The usage event with what the call costs, and, where wanted, with a choice that says nothing.
+fn rewritten(event: &[u8], cost: Option<Nano>, choice: bool) -> Option<Vec<u8>> {
     let mut chunk: RawObject = serde_json::from_slice(&event_data(event)?).ok()?;
-    chunk.set("choices", serde_json::value::to_raw_value(&[empty_choice()]).ok()?);
+    if choice {
+        chunk.set("choices", to_raw_value(&[empty_choice()]).ok()?);
+    }
+    let usage = with_cost(chunk.get("usage")?, cost)?;
+    chunk.set("usage", usage);
     let mut out = b"data: ".to_vec();
     serde_json::to_writer(&mut out, &chunk).ok()?;
     out.extend_from_slice(b"\n\n");
     Some(out)
+}
+
+/// A `usage` with what the call costs its payer, in dollars.
+pub(crate) fn with_cost(usage: &RawValue, cost: Option<Nano>) -> Option<Box<RawValue>> {
+    let Some(cost) = cost else { return Some(usage.to_owned()) };
+    let mut usage: RawObject = serde_json::from_str(usage.get()).ok()?;
+    usage.set("cost", to_raw_value(&cost.usd_json()).ok()?);
+    to_raw_value(&usage).ok()
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use aig_domain::Error;
-use aig_domain::budget::Reservation;
+use aig_domain::budget::{Billing, Reservation};
 use aig_providers::{ByteStream, ChatRefusal, ChatReply};
+use aig_store::RequestOutcome;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::chat::{Call, Events};
+use crate::bill::Closing;
+use crate::chat::{CLIENT_LEFT, Call, Events};
 use crate::errors;
 use crate::relay::Relay;
 
@@ -24,19 +26,24 @@ const WAITING: usize = 16;
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// Makes the call in a task of its own; gives its events once the upstream answered, or after `config.head`.
-pub(crate) async fn run(
-    call: Call,
-    reservation: Reservation,
-    must_end: CancellationToken,
-    tracker: &TaskTracker,
-) -> Result<Events, Error> {
+pub(crate) async fn run(call: Call, must_end: CancellationToken, tracker: &TaskTracker) -> Result<Events, Error> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let (begun, begins) = oneshot::channel();
     let head = call.config.head;
     let client = Client { sender, slow_reader: call.config.slow_reader };
     tracker.spawn(async move {
-        let outcome = drive(&call, reservation, client, begun, must_end).await;
-        metrics::counter!("aig_chat_calls_total", "stream" => "true", "outcome" => outcome).increment(1);
+        let reservation = match call.bill.reserve().await {
+            Ok(reservation) => reservation,
+            Err(error) => {
+                if let Err(Err(error)) = begun.send(Err(error)) {
+                    client.fail(error).await;
+                }
+                return;
+            }
+        };
+        let Ended { closing, outcome, status } = drive(&call, reservation, client, begun, must_end).await;
+        metrics::counter!("aig_chat_calls_total", "stream" => "true", "outcome" => outcome.as_str()).increment(1);
+        call.bill.close(closing, outcome, status).await;
     });
     let refused = match timeout(head, begins).await {
         Ok(Ok(Err(error))) => Some(error),
@@ -80,41 +87,59 @@ impl Client {
 
 type Begun = oneshot::Sender<Result<(), Error>>;
 
+/// How a stream ended, for the books.
+struct Ended {
+    closing: Closing,
+    outcome: RequestOutcome,
+    status: u16,
+}
+
+impl Ended {
+    fn left(closing: Closing) -> Self {
+        Self { closing, outcome: RequestOutcome::ClientLeft, status: CLIENT_LEFT }
+    }
+}
+
 async fn drive(
     call: &Call,
     reservation: Reservation,
     client: Client,
     begun: Begun,
     must_end: CancellationToken,
-) -> &'static str {
+) -> Ended {
+    if client.sender.is_closed() {
+        return Ended::left(Closing::Refused(reservation.receipt(Billing::NotSent)));
+    }
     let deadline = Instant::now() + call.config.total;
     let sent_at = Instant::now();
     let ChatReply { open, body } = match answer(call, reservation, &client, deadline, &must_end).await {
         Ok(reply) => reply,
-        Err(Refused::Left) => return "client_left",
-        Err(Refused::With(error)) => {
+        Err((Refused::Left, closing)) => return Ended::left(closing),
+        Err((Refused::With(error), closing)) => {
+            let status = error.kind.status();
             // Once the stream has begun without the upstream, the error goes into it.
             if let Err(Err(error)) = begun.send(Err(error)) {
                 client.fail(error).await;
             }
-            return "refused";
+            return Ended { closing, outcome: RequestOutcome::Failed, status };
         }
     };
     metrics::histogram!("aig_chat_head_seconds").record(sent_at.elapsed());
     // An error means that the stream began without us.
     let _ = begun.send(Ok(()));
-    let mut relay = Relay::new(call.include_usage, call.request_bytes);
-    let outcome = match pass_on(call, &mut relay, body, &client, deadline, &must_end).await {
-        Ok(()) => "ok",
-        Err(Refused::Left) => "client_left",
-        Err(Refused::With(error)) => {
-            client.fail(error).await;
-            "broken"
-        }
-    };
+    let mut relay = Relay::new(call.include_usage, call.request_bytes, call.bill.terms.price);
+    let passed = pass_on(call, &mut relay, body, &client, deadline, &must_end).await;
     // However it ended, what was written until then was used.
-    call.ledger.settle_call(open.billed(relay.usage()));
-    outcome
+    let closing = Closing::Answered(open, relay.charged());
+    match passed {
+        Ok(()) => Ended { closing, outcome: RequestOutcome::Completed, status: 200 },
+        Err(Refused::Left) => Ended::left(closing),
+        Err(Refused::With(error)) => {
+            let status = error.kind.status();
+            client.fail(error).await;
+            Ended { closing, outcome: RequestOutcome::Failed, status }
+        }
+    }
 }
 
 /// Why the client gets no more.
@@ -136,12 +161,9 @@ async fn answer(
     client: &Client,
     deadline: Instant,
     must_end: &CancellationToken,
-) -> Result<ChatReply, Refused> {
+) -> Result<ChatReply, (Refused, Closing)> {
     let mut sent = std::pin::pin!(call.send(reservation));
-    let abandoned = |refused| {
-        call.ledger.abandon_call(&call.request.request_id);
-        Err(refused)
-    };
+    let abandoned = |refused| Err((refused, Closing::Abandoned));
     let mut keep_alive = Instant::now() + call.config.keep_alive;
     loop {
         tokio::select! {
@@ -149,9 +171,7 @@ async fn answer(
             () = client.left() => return abandoned(Refused::Left),
             () = must_end.cancelled() => return abandoned(Refused::With(errors::restarting())),
             answered = &mut sent => return answered.map_err(|ChatRefusal { receipt, error }| {
-                let told = errors::refused(&error, &receipt);
-                call.ledger.settle_call(receipt);
-                Refused::With(told)
+                (Refused::With(errors::refused(&error, &receipt)), Closing::Refused(receipt))
             }),
             () = sleep_until(deadline) => {
                 return abandoned(Refused::With(errors::too_slow("The provider did not answer in time.")));

@@ -106,6 +106,7 @@ impl App {
             total: config.chat.total,
             head: config.chat.head,
             slow_reader: config.chat.slow_reader,
+            capped_max_tokens: config.chat.capped_default_max_tokens,
         };
         Ok(Self {
             tasks: Tasks::new(
@@ -118,7 +119,8 @@ impl App {
             ),
             chat: Chat::new(
                 Arc::clone(&providers),
-                store.ledger().clone(),
+                store.clone(),
+                Arc::clone(&clock),
                 Arc::clone(&defaults),
                 chat_config,
                 tracker.clone(),

@@ -104,6 +104,11 @@ pub trait ChatProvider: Send + Sync {
     /// Whether it takes `stream_options`, and so can be asked for the usage of a stream.
     fn takes_stream_options(&self) -> bool;
 
+    /// What it calls the limit on the tokens of an answer.
+    fn output_limit_name(&self) -> &'static str {
+        "max_tokens"
+    }
+
     /// Sends `call` and waits for the head of the answer. Dropping the reply's body aborts the upstream request.
     async fn chat(&self, reservation: Reservation, call: ChatCall) -> Result<ChatReply, ChatRefusal>;
 }

@@ -1,6 +1,7 @@
 //! One row for each request that reached a provider, or might have: what it used, what it cost, and at which price.
 
 use aig_domain::caps::Payer;
+use aig_domain::price::Used;
 use aig_domain::{Millis, Nano};
 
 use crate::StoreError;
@@ -53,8 +54,8 @@ pub struct RequestRow {
     pub created_at: Millis,
     /// How long it took.
     pub duration_ms: u64,
-    /// What was used, as JSON.
-    pub used: String,
+    /// What was used.
+    pub used: Used,
     /// Whether we counted that ourselves.
     pub estimated: bool,
     /// The prices it was charged at, as JSON; `None` for a model without any.
@@ -97,7 +98,7 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[&RequestRow]) -> Result<(), Stor
                     .bind(row.map(|row| row.outcome.as_str()))
                     .bind(row.map(|row| row.created_at.0))
                     .bind(row.map(|row| i64::try_from(row.duration_ms).unwrap_or(i64::MAX)))
-                    .bind(row.map(|row| &row.used))
+                    .bind(row.and_then(|row| serde_json::to_string(&row.used).ok()))
                     .bind(row.map(|row| row.estimated))
                     .bind(row.and_then(|row| row.price.as_ref()))
                     .bind(row.map(|row| row.cost.0));

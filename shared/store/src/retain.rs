@@ -11,6 +11,8 @@ use crate::{Store, StoreError};
 const AT_ONCE: i64 = 500;
 /// How long ended tasks and webhook events are kept, for an operator who asks what happened.
 const ENDED_KEPT: Duration = Duration::from_hours(168);
+/// How long the usage row of a request is kept. What was charged stays in the ledger.
+const USAGE_KEPT: Duration = Duration::from_hours(90 * 24);
 /// How long the row of a dead worker is kept.
 const WORKER_KEPT: Duration = Duration::from_hours(24);
 
@@ -42,6 +44,7 @@ const OLD_ATTEMPTS: &str = "DELETE FROM webhook_attempts WHERE event_id IN \
 const OLD_EVENTS: &str = "DELETE FROM webhook_events WHERE id IN \
     (SELECT id FROM webhook_events WHERE ended_at IS NOT NULL AND ended_at <= $1 LIMIT $2) \
     AND NOT EXISTS (SELECT 1 FROM webhook_attempts WHERE webhook_attempts.event_id = webhook_events.id)";
+const OLD_REQUESTS: &str = "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE created_at <= $1 LIMIT $2)";
 const OLD_WORKERS: &str = "DELETE FROM workers WHERE id IN (SELECT id FROM workers WHERE lease_until <= $1 LIMIT $2) \
     AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.state = 'running' AND tasks.worker = workers.id)";
 
@@ -76,12 +79,18 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes idempotency keys, ended tasks, ended webhook events and dead workers whose time is over; gives how many.
+    /// Deletes idempotency keys, ended tasks, ended webhook events, usage rows and dead workers whose time is over; gives how many.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         let now = self.clock.now();
         let (ended, dead) = (now.minus(ENDED_KEPT), now.minus(WORKER_KEPT));
-        let sweeps =
-            [(OLD_KEYS, now), (OLD_TASKS, ended), (OLD_ATTEMPTS, ended), (OLD_EVENTS, ended), (OLD_WORKERS, dead)];
+        let sweeps = [
+            (OLD_KEYS, now),
+            (OLD_TASKS, ended),
+            (OLD_ATTEMPTS, ended),
+            (OLD_EVENTS, ended),
+            (OLD_REQUESTS, now.minus(USAGE_KEPT)),
+            (OLD_WORKERS, dead),
+        ];
         let mut swept = 0;
         for (sql, before) in sweeps {
             swept += on!(self.db.write(), |pool| {

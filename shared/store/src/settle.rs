@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use aig_domain::Millis;
 use aig_domain::job::{ErrorCode, Job, JobStatus};
+use aig_domain::price::Used;
 use aig_domain::task::Phase;
 
 use crate::balances::{self, Change, Changes};
@@ -109,7 +110,7 @@ fn request_of(job: &Job, phase: &str, ended: &HashMap<String, ReservationRow>) -
         outcome,
         created_at: job.created_at,
         duration_ms: u64::try_from(job.created_at.until(job.updated_at).as_millis()).unwrap_or(u64::MAX),
-        used: "{}".into(),
+        used: if outcome == RequestOutcome::Completed { job.used() } else { Used::default() },
         estimated: false,
         price: reservation.price.clone(),
         cost: job.cost,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use aig_domain::caps::Payer;
 use aig_domain::catalog::{Modality, Model};
 use aig_domain::job::{Job, JobStatus, deadline};
+use aig_domain::price::Price;
 use aig_domain::{Error, Nano, id};
 use serde_json::{Map, Value};
 
@@ -17,8 +19,14 @@ const KEY_KEPT: Duration = Duration::from_hours(168);
 /// A job as its route asks for it, checked.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    /// Whose it is.
+    /// Whose it is: an account, or a sub-account.
     pub account_id: String,
+    /// Who pays.
+    pub payer: Payer,
+    /// What it costs when it completes, and at which prices; those are `None` for a model without any.
+    pub cost: Nano,
+    /// The prices.
+    pub price: Option<Price>,
     /// The key that asks.
     pub key_id: String,
     /// The request that asks.
@@ -29,8 +37,6 @@ pub struct NewJob {
     pub model: Model,
     /// The request for the provider: `prompt`, `duration` and so on.
     pub params: Map<String, Value>,
-    /// The label of its cost.
-    pub tag: Option<String>,
     /// The owner's own data, a JSON object.
     pub metadata: Option<String>,
     /// Where its record is sent when it ends; already allowed by the fetcher's policy.
@@ -52,7 +58,7 @@ impl Tasks {
     /// Accepts a job. When this returns, the job is committed; its worker is told without further waiting.
     ///
     /// # Errors
-    /// A 503 when the store is full or down.
+    /// A 402 when it does not fit under a cap; a 503 when the store is full or down.
     pub async fn submit(&self, new: NewJob, idempotency: Option<Idempotency>) -> Result<Accepted, Error> {
         let now = self.clock.now();
         let queue = new.modality.as_str();
@@ -60,6 +66,7 @@ impl Tasks {
             id: id::new("job_", now),
             deadline_at: now.plus(new.model.deadline.unwrap_or_else(|| deadline(new.modality))),
             account_id: new.account_id,
+            payer_id: new.payer.account_id.clone(),
             key_id: new.key_id,
             request_id: new.request_id,
             modality: new.modality,
@@ -67,7 +74,7 @@ impl Tasks {
             provider: new.model.provider,
             status: JobStatus::Queued,
             params: Value::Object(new.params).to_string(),
-            tag: new.tag,
+            tag: new.payer.tag.clone(),
             metadata: new.metadata,
             webhook_url: new.webhook_url,
             progress: None,
@@ -78,11 +85,14 @@ impl Tasks {
             expires_at: None,
             error: None,
             result: None,
+            price: new.cost,
             cost: Nano::ZERO,
             version: 1,
         };
         let stored = aig_store::NewJob {
             task_id: id::new("task_", now),
+            payer: new.payer,
+            price: new.price.and_then(|price| serde_json::to_string(&price).ok()),
             idempotency: idempotency.map(|key| aig_store::Idempotency {
                 route: key.route,
                 key: key.key,
@@ -91,7 +101,10 @@ impl Tasks {
             }),
             job,
         };
-        let accepted = self.store.accept_job(stored).await?;
+        let accepted = match self.store.accept_job(stored).await? {
+            Accepted::Refused(exhausted) => return Err(Error::budget(*exhausted, now)),
+            accepted => accepted,
+        };
         if let Accepted::New(job) = &accepted {
             metrics::counter!("aig_jobs_accepted_total", "modality" => queue).increment(1);
             self.ring(queue, job.id.clone());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aig_cache::MemoryBus;
+use aig_domain::caps::Payer;
 use aig_domain::catalog::Modality;
 use aig_domain::clock::SystemClock;
 use aig_domain::crypto::KeyRing;
@@ -54,6 +55,7 @@ impl Engine {
             job: Job {
                 id: id::new("job_", now),
                 account_id: "acc_1".into(),
+                payer_id: "acc_1".into(),
                 key_id: "key_1".into(),
                 request_id: "req_1".into(),
                 modality: Modality::Video,
@@ -73,9 +75,12 @@ impl Engine {
                 expires_at: None,
                 error: None,
                 result: None,
+                price: Nano::ZERO,
                 cost: Nano::ZERO,
                 version: 1,
             },
+            payer: Payer { account_id: "acc_1".into(), sub_account_id: None, key_id: "key_1".into(), tag: None },
+            price: None,
             task_id: id::new("task_", now),
             idempotency: None,
         });

@@ -1,17 +1,18 @@
 //! `POST /v1/chat/completions`: one chat completion, as JSON or as a stream of server-sent events.
 //!
-//! The body goes to the provider as it came. What can go wrong: 400, 404 for a model that does not exist, 413, 415, 429,
-//! 502, 503, 504; once a stream has begun, an error event in it.
+//! The body goes to the provider as it came. What can go wrong: 400, 402 below a cap, 404 for a model that does not exist, 413,
+//! 415, 429, 502, 503, 504; once a stream has begun, an error event in it.
 
 use std::convert::Infallible;
 
-use aig_inference::{ChatAnswer, ChatRequest};
+use aig_inference::{Charged, ChatAnswer, ChatBody as ChatAnswerBody, ChatRequest};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use utoipa::ToSchema;
 
 use aig_domain::json::RawObject;
@@ -22,6 +23,10 @@ use crate::middleware::body::read_json;
 use crate::middleware::context::Ctx;
 use crate::middleware::headers;
 use crate::state::Api;
+
+const COST: HeaderName = HeaderName::from_static("x-cost-cents");
+const CACHED: HeaderName = HeaderName::from_static("x-cached-input-units");
+const WARNING: HeaderName = HeaderName::from_static("x-aig-warning");
 
 /// A chat request in the OpenAI dialect. All other members go to the provider as they are.
 #[derive(ToSchema)]
@@ -56,16 +61,22 @@ pub async fn handler(
     let (parts, body) = request.into_parts();
     let tag = headers::tag(&parts.headers)?;
     let body = RawObject::parse(&read_json(&parts.headers, body, api.chat_body).await?)?;
+    let payer = caller.key.payer(tag);
     let request = ChatRequest {
         body,
         request_id: context.request_id.clone(),
-        account_id: caller.account_id,
-        key_id: caller.key.id.clone(),
-        tag,
+        is_capped: caller.key.is_capped(&payer),
+        payer,
+        process: api.process.id(),
     };
-    match api.app.chat.complete(request, api.shutdown.streams_must_end()).await? {
-        ChatAnswer::Json(body) => Ok(([(CONTENT_TYPE, "application/json")], body).into_response()),
-        ChatAnswer::Stream(events) => {
+    let ChatAnswer { body, warning } = api.app.chat.complete(request, api.shutdown.streams_must_end()).await?;
+    let mut response = match body {
+        ChatAnswerBody::Json(body, charged) => {
+            let mut response = ([(CONTENT_TYPE, "application/json")], body).into_response();
+            write_cost(&charged, response.headers_mut());
+            response
+        }
+        ChatAnswerBody::Stream(events) => {
             // A proxy that buffers would hold back the first words until the last.
             let headers = [
                 (CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
@@ -75,7 +86,21 @@ pub async fn handler(
             let events = events.map(move |item| {
                 Ok::<Bytes, Infallible>(item.unwrap_or_else(|error| event(&error, &context.request_id).into()))
             });
-            Ok((headers, Body::from_stream(events)).into_response())
+            (headers, Body::from_stream(events)).into_response()
         }
+    };
+    if let Some(warning) = warning.and_then(|text| HeaderValue::try_from(text).ok()) {
+        response.headers_mut().insert(WARNING, warning);
+    }
+    Ok(response)
+}
+
+/// What the request cost, and how much of its input came from the provider's cache.
+fn write_cost(charged: &Charged, headers: &mut HeaderMap) {
+    if let Some(cost) = charged.cost.and_then(|cost| HeaderValue::try_from(cost.cents_json().to_string()).ok()) {
+        headers.insert(COST, cost);
+    }
+    if charged.usage.cached_tokens > 0 {
+        headers.insert(CACHED, charged.usage.cached_tokens.into());
     }
 }

@@ -1,7 +1,7 @@
 //! What `POST /v1/videos/generations`, `/v1/audio/music` and `/v1/3d/generations` share: accept a job.
 //!
 //! 202 means that the job is committed. The same `Idempotency-Key` with the same body answers 202 with the job's current
-//! record and `Idempotent-Replayed: true`; with another body it is 422. What can go wrong: 400 naming the field, 404 for
+//! record and `Idempotent-Replayed: true`; with another body it is 422. What can go wrong: 400 naming the field, 402 below a cap, 404 for
 //! a model that does not exist, 413, 415, 422, 503.
 
 use aig_domain::catalog::{DurationRange, Modality};
@@ -99,7 +99,7 @@ pub async fn accept(
     let key = headers::idempotency_key(&parts.headers)?;
     let body = read_json(&parts.headers, body, api.job_body).await?;
     let request = JobRequest::parse(&body)?;
-    let job = NewJob { request_id: context.request_id.clone(), tag, ..new_job(api, caller, modality, request)? };
+    let job = NewJob { request_id: context.request_id.clone(), ..new_job(api, &caller, tag, modality, request)? };
     let idempotency = key.map(|key| Idempotency { key, route, body_sha256: hex::encode(Sha256::digest(&body)) });
     match api.app.tasks.submit(job, idempotency).await? {
         Accepted::New(job) => Ok(accepted(api, &job)),
@@ -109,10 +109,18 @@ pub async fn accept(
             Ok(response)
         }
         Accepted::Mismatch => Err(mismatch().into()),
+        // The engine makes this an error.
+        Accepted::Refused(_) => Err(Error::internal().into()),
     }
 }
 
-fn new_job(api: &ApiState, caller: Caller, modality: Modality, mut request: JobRequest) -> Result<NewJob, Error> {
+fn new_job(
+    api: &ApiState,
+    caller: &Caller,
+    tag: Option<String>,
+    modality: Modality,
+    mut request: JobRequest,
+) -> Result<NewJob, Error> {
     let app = &api.app;
     let model = aig_inference::resolve(&app.providers, &app.defaults, modality, request.model.as_deref())?;
     fill_in_duration(&mut request, &model.id, model.duration)?;
@@ -120,14 +128,18 @@ fn new_job(api: &ApiState, caller: Caller, modality: Modality, mut request: JobR
         let checked = app.fetcher.policy().check_url(url);
         checked.map_err(|refused| Error::invalid("webhook_url", refused.to_string()))?;
     }
+    let payer = caller.key.payer(tag);
+    let cost = aig_inference::job_cost(&model, modality, &request.params, caller.key.is_capped(&payer))?;
     Ok(NewJob {
-        account_id: caller.account_id,
+        account_id: caller.account_id.clone(),
+        payer,
+        cost,
+        price: model.price,
         key_id: caller.key.id.clone(),
         request_id: String::new(),
         modality,
         model,
         params: request.params,
-        tag: None,
         metadata: request.metadata,
         webhook_url: request.webhook_url,
     })

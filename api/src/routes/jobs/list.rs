@@ -53,7 +53,7 @@ fn read_status(query: &Query) -> Result<Option<JobStatus>, Error> {
 pub async fn handler(State(api): State<Api>, caller: Caller, query: Query) -> Result<Json<JobList>, ApiError> {
     let limit = query.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let (status, after) = (read_status(&query)?, query.text("after")?);
-    let page = api.app.store.list_jobs(&caller.account_id, status, after, limit).await?;
+    let page = api.app.store.list_jobs(caller.jobs(), status, after, limit).await?;
     let page = page.ok_or_else(|| Error::invalid("after", "`after` must be the id of one of your jobs."))?;
     let now = api.app.clock.now();
     let data: Vec<JobRecord> = page.jobs.iter().map(|job| api.app.links.record(job, now)).collect();

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aig_domain::budget::{Billing, OpenCall};
+use aig_domain::budget::{Billing, OpenCall, Receipt};
+use aig_domain::caps::Payer;
 use aig_domain::json::RawObject;
-use aig_domain::{ErrorKind, Nano};
+use aig_domain::price::{Pico, Price, PriceList, Unit};
+use aig_domain::{ErrorKind, Millis, Nano};
 use aig_providers::{ChatCall, ChatProvider, ProviderError, ProviderErrorKind};
-use aig_store::Ledger;
+use aig_store::{CallEnd, MoneyEnd, NewCall};
 use async_trait::async_trait;
 
 use super::*;
 use crate::ChatConfig;
+use crate::bill::{Bill, Books, Terms};
 
 const CONTENT: &str =
     "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":null}]}\n\n";
@@ -76,6 +79,7 @@ impl ChatProvider for Scripted {
 
 struct Played {
     events: Events,
+    books: Arc<Notebook>,
     dropped: Arc<AtomicBool>,
     must_end: CancellationToken,
     tracker: TaskTracker,
@@ -85,7 +89,46 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test stands in for the ledger")]
+/// Books that keep what is written into them.
+#[derive(Default)]
+struct Notebook(Mutex<Vec<CallEnd>>);
+
+#[async_trait]
+impl Books for Notebook {
+    fn now(&self) -> Millis {
+        Millis(0)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test stands in for the ledger")]
+    fn uncapped(&self, request_id: &str) -> Reservation {
+        Reservation::mint(request_id.into(), Nano::ZERO)
+    }
+
+    async fn reserve(&self, call: NewCall) -> Result<Reservation, Error> {
+        Ok(self.uncapped(&call.id))
+    }
+
+    fn receive(&self, receipt: Receipt) -> Billing {
+        receipt.into_billing()
+    }
+
+    async fn write(&self, end: CallEnd) {
+        self.0.lock().unwrap().push(end);
+    }
+}
+
+impl Played {
+    /// The one end in the books.
+    async fn end(self) -> CallEnd {
+        drop(self.events);
+        self.tracker.close();
+        self.tracker.wait().await;
+        let ends = std::mem::take(&mut *self.books.0.lock().unwrap());
+        assert_eq!(ends.len(), 1, "each call ends once: {ends:?}");
+        ends.into_iter().next().unwrap()
+    }
+}
+
 async fn play(
     head: Duration,
     refusal: Option<(ProviderErrorKind, Billing)>,
@@ -93,24 +136,38 @@ async fn play(
 ) -> Result<Played, Error> {
     let dropped = Arc::new(AtomicBool::new(false));
     let provider = Scripted { head, refusal, script: Mutex::new(script), dropped: Arc::clone(&dropped) };
+    let books = Arc::new(Notebook::default());
+    let list = PriceList::default().with(Unit::Input, Pico(1000)).with(Unit::Output, Pico(1000));
+    let terms = Terms {
+        request_id: "req_1".into(),
+        payer: Payer { account_id: "acc_1".into(), sub_account_id: None, key_id: "key_1".into(), tag: None },
+        model: "up/m".into(),
+        provider: "up".into(),
+        price: Some(Price { list, margin_bp: 0 }),
+        bound: None,
+        owner: "api_1".into(),
+        created_at: Millis(0),
+        started: Instant::now(),
+        longest: secs(600),
+    };
     let call = Call {
         provider: Arc::new(provider),
-        ledger: Ledger::default(),
+        bill: Bill { books: books.clone(), terms },
         config: ChatConfig {
             keep_alive: secs(15),
             idle: secs(60),
             total: secs(600),
             head: secs(15),
             slow_reader: secs(60),
+            capped_max_tokens: 4096,
         },
         request: ChatCall { body: Arc::new(RawObject::default()), stream: true, request_id: "req_1".into() },
         include_usage: true,
         request_bytes: 4,
     };
     let (must_end, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let reservation = Reservation::mint("req_1".into(), Nano::ZERO);
-    let events = run(call, reservation, must_end.clone(), &tracker).await?;
-    Ok(Played { events, dropped, must_end, tracker })
+    let events = run(call, must_end.clone(), &tracker).await?;
+    Ok(Played { events, books, dropped, must_end, tracker })
 }
 
 /// Everything the client gets: the text, and the error at the end.
@@ -166,6 +223,36 @@ async fn an_upstream_that_breaks_ends_the_stream_with_an_error() {
     let mut played = play(secs(0), None, vec![Act::Send(CONTENT), Act::Break]).await.unwrap();
     let (text, error) = read(&mut played.events).await;
     assert_eq!((text.as_str(), error.unwrap().kind), (CONTENT, ErrorKind::Provider));
+    let end = played.end().await;
+    assert!(matches!(end.end, MoneyEnd::Charge(Nano(1..))), "what came is charged: {end:?}");
+    let row = end.row.unwrap();
+    assert_eq!((row.outcome, row.status, row.estimated), (RequestOutcome::Failed, 502, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_end_is_in_the_books_once() {
+    let play = async |refusal, script| {
+        let mut played = play(secs(20), refusal, script).await.unwrap();
+        read(&mut played.events).await;
+        played.end().await
+    };
+    let refused = play(Some((ProviderErrorKind::RateLimited, Billing::NotSent)), Vec::new()).await;
+    assert_eq!((refused.end, refused.row.unwrap().status), (MoneyEnd::Release, 429));
+    let unknown = play(Some((ProviderErrorKind::Unavailable, Billing::MaybeBilled)), Vec::new()).await;
+    assert_eq!((unknown.end, unknown.row.unwrap().outcome), (MoneyEnd::Uncertain, RequestOutcome::Uncertain));
+    let whole = play(None, vec![Act::Send(CONTENT), Act::Send(END)]).await;
+    assert_eq!((whole.end, whole.row.unwrap().outcome), (MoneyEnd::Charge(Nano(2)), RequestOutcome::Completed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_pays_for_what_came_or_for_nothing() {
+    let mut played = play(secs(0), None, vec![Act::Send(CONTENT), Act::Forever]).await.unwrap();
+    assert!(played.events.next().await.unwrap().is_ok());
+    let end = played.end().await;
+    assert_eq!((end.end, end.row.unwrap().outcome), (MoneyEnd::Charge(Nano(2)), RequestOutcome::ClientLeft));
+    let mut waits = play(secs(100), None, Vec::new()).await.unwrap();
+    assert!(waits.events.next().await.unwrap().is_ok(), "a comment");
+    assert_eq!(waits.end().await.end, MoneyEnd::Uncertain);
 }
 
 #[tokio::test(start_paused = true)]

@@ -93,6 +93,8 @@ pub struct Chat {
     /// A client that reads nothing for this long is cut off.
     #[serde(rename = "slow_reader_seconds", deserialize_with = "seconds")]
     pub slow_reader: Duration,
+    /// The most tokens that an answer may have where a cap stands above the request and the client set no limit.
+    pub capped_default_max_tokens: u64,
 }
 
 impl Default for Chat {
@@ -103,6 +105,7 @@ impl Default for Chat {
             total: Duration::from_mins(10),
             head: Duration::from_secs(15),
             slow_reader: Duration::from_mins(1),
+            capped_default_max_tokens: 4096,
         }
     }
 }

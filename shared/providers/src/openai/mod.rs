@@ -25,6 +25,8 @@ pub struct Openai {
     url: String,
     key: Option<Secret>,
     stream_options: bool,
+    /// OpenAI's own models refuse the old name of the output limit, others know only that.
+    is_original: bool,
     client: TrustedClient,
 }
 
@@ -33,6 +35,7 @@ impl Openai {
     pub fn new(config: ProviderConfig, client: TrustedClient) -> Self {
         Self {
             url: format!("{}/chat/completions", config.base_url.as_str().trim_end_matches('/')),
+            is_original: config.base_url.host_str() == Some("api.openai.com"),
             key: config.api_key,
             stream_options: !config.quirks.contains(&Quirk::NoStreamOptions),
             client,
@@ -44,6 +47,10 @@ impl Openai {
 impl ChatProvider for Openai {
     fn takes_stream_options(&self) -> bool {
         self.stream_options
+    }
+
+    fn output_limit_name(&self) -> &'static str {
+        if self.is_original { "max_completion_tokens" } else { "max_tokens" }
     }
 
     async fn chat(&self, reservation: Reservation, call: ChatCall) -> Result<ChatReply, ChatRefusal> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aig_domain::caps::{Payer, ScopeKind};
 use aig_domain::job::{ErrorCode, JobError, Outcome};
+use aig_domain::price::Used;
 use aig_domain::{Month, Nano, id};
 use aig_store::{
     Accepted, CallEnd, JobEndTarget, MoneyEnd, NewCall, Raised, Refunded, RequestOutcome, RequestRow, StepKind, Store,
@@ -54,7 +55,7 @@ pub fn ending(call: &NewCall, end: MoneyEnd, reserved: bool) -> CallEnd {
         outcome: RequestOutcome::Completed,
         created_at: call.created_at,
         duration_ms: 3,
-        used: r#"{"input_tokens":1}"#.into(),
+        used: Used { input_tokens: 1, ..Used::default() },
         estimated: false,
         price: None,
         cost: end.charge(),
