@@ -7,6 +7,7 @@
 mod accept;
 pub mod accounts;
 mod bounded;
+mod caps;
 mod clock;
 mod combine;
 mod db;
@@ -17,13 +18,16 @@ mod error;
 mod fair;
 mod finish;
 mod jobs;
+mod keys;
 mod leaders;
 mod lease;
 mod ledger;
+mod page;
 mod postgres;
 mod retain;
 mod sql;
 mod steps;
+mod sub_accounts;
 mod webhooks;
 mod workers;
 
@@ -34,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::{Accepted, Idempotency, NewJob};
 pub use accounts::{ApiKey, NewAccount, NewApiKey, Scope, WebhookSecrets};
+pub use caps::TagBudget;
 pub use clock::database_clock;
 pub use db::StoreConfig;
 pub use dispatch::DueWork;
@@ -41,11 +46,14 @@ pub use enqueue::{FIRST_EPOCH, TaskClaim};
 pub use error::StoreError;
 pub use finish::{Attempt, Delivery, DeliveryEnd, JobEnd, JobEndTarget, NewEvent, Won};
 pub use jobs::JobPage;
+pub use keys::{KeyRecord, NewLimitedKey};
 pub use leaders::Leadership;
 pub use lease::{ClaimRequest, Claimed, WebhookEvent, Work};
 pub use ledger::{Claim, Ledger};
+pub use page::Page;
 pub use retain::Expired;
 pub use steps::{Step, StepKind};
+pub use sub_accounts::{NewSubAccount, SubAccount, SubAccountChange};
 pub use webhooks::WebhookHistory;
 pub use workers::{LeaseConnection, Role};
 

@@ -14,4 +14,5 @@ mod processes;
 mod proxy;
 mod retain;
 mod support;
+mod tenants;
 mod webhooks;
