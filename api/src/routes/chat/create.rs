@@ -5,6 +5,8 @@
 
 use std::convert::Infallible;
 
+use aig_domain::Error;
+use aig_domain::catalog::Modality;
 use aig_inference::{ChatAnswer, ChatRequest};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,6 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde_json::value::to_raw_value;
 use utoipa::ToSchema;
 
 use aig_domain::json::RawObject;
@@ -55,13 +58,17 @@ pub async fn handler(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let tag = headers::tag(&parts.headers)?;
-    let body = RawObject::parse(&read_json(&parts.headers, body, api.chat_body).await?)?;
+    let mut body = RawObject::parse(&read_json(&parts.headers, body, api.chat_body).await?)?;
+    let asked: Option<String> = body.read("model", "a string")?;
+    let model = caller.model(&api, Modality::Text, asked.as_deref())?;
+    // What was allowed is what is called, whatever the name stood for.
+    body.set("model", to_raw_value(&model.id).map_err(|_| Error::internal())?);
     let request = ChatRequest {
         body,
         request_id: context.request_id.clone(),
         account_id: caller.account_id,
         key_id: caller.key.id.clone(),
-        tag,
+        tag: caller.key.payer(tag).tag,
     };
     match api.app.chat.complete(request, api.shutdown.streams_must_end()).await? {
         ChatAnswer::Json(body) => Ok(([(CONTENT_TYPE, "application/json")], body).into_response()),
