@@ -102,14 +102,12 @@ async fn authenticate(api: &ApiState, headers: &HeaderMap, afresh: bool) -> Resu
     let public_id = keys::public_id(text).ok_or_else(|| {
         refused("This is not a key of this gateway: its form or its checksum is wrong. Check that it was copied whole.")
     })?;
-    if afresh {
-        api.keys.forget(public_id);
-    }
     let load = async {
         let found = api.app.store.key_by_public_id(public_id).await?;
         Ok::<_, Error>(found.map(|key| KnownKey { key: Arc::new(key), is_used: AtomicBool::new(false) }))
     };
-    let known = api.keys.get(public_id, load).await?;
+    let keys = &api.keys;
+    let known = if afresh { keys.get_afresh(public_id, load).await? } else { keys.get(public_id, load).await? };
     let known = known
         .filter(|known| keys::verify(&api.app.ring, text, &known.key.hash, &known.key.kid))
         .ok_or_else(|| refused("This key is not known here. Check that it belongs to this gateway."))?;
