@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::gateway::{Answer, Gateway, SOON};
+use crate::servers::is_distributed;
 
 /// A request with some key; a null body sends none.
 async fn ask(gateway: &Gateway, key: &str, method: Method, path: &str, body: Value) -> Answer {
@@ -282,6 +283,44 @@ async fn a_rotated_key_dies_when_the_new_one_is_first_used() {
     assert_eq!(second["sub_account_id"], sub_account["id"]);
     assert_eq!(chat(&gateway, text(&second, "key")).await.status, 200);
     dies(&gateway, text(&sub_account, "key")).await;
+}
+
+#[tokio::test]
+async fn what_changes_on_one_api_process_is_known_on_another_in_two_seconds() {
+    if !is_distributed() {
+        return;
+    }
+    let gateway = Gateway::start_distributed("", &[], &["api", "api"]).await;
+    let urls = gateway.urls("api");
+    let models = async |url: &str, key: &str| {
+        let answer = gateway.anonymous(Method::GET, &format!("{url}/v1/models")).bearer_auth(key).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    let known = |key: String| {
+        let (models, url) = (&models, &urls[1]);
+        async move {
+            let refused = eventually("the other process knows", Duration::from_millis(2500), || async {
+                (models(url, &key).await == 401).then_some(())
+            });
+            refused.await.unwrap();
+        }
+    };
+    // Revoked on the first, while the second remembers it.
+    let key = create(&gateway, "/v1/keys", json!({})).await;
+    assert_eq!(models(&urls[1], text(&key, "key")).await, 200);
+    let path = format!("/v1/keys/{}", text(&key, "id"));
+    assert_eq!(ask(&gateway, &gateway.key, Method::DELETE, &path, Value::Null).await.status, 200);
+    known(text(&key, "key").to_owned()).await;
+
+    // First used on both at once.
+    let old = create(&gateway, "/v1/keys", json!({})).await;
+    assert_eq!(models(&urls[1], text(&old, "key")).await, 200);
+    let new = create(&gateway, &format!("/v1/keys/{}/rotate", text(&old, "id")), json!({})).await;
+    let new = text(&new, "key");
+    let both = tokio::join!(models(&urls[0], new), models(&urls[1], new));
+    assert_eq!(both, (200, 200));
+    known(text(&old, "key").to_owned()).await;
+    assert_eq!((models(&urls[0], new).await, models(&urls[1], new).await), (200, 200));
 }
 
 #[tokio::test]
