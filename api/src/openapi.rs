@@ -17,7 +17,7 @@ use crate::router::{Access, ENDPOINTS, Endpoint};
 use crate::routes::jobs::create::{MusicRequest, ThreeDRequest, VideoRequest};
 use crate::routes::jobs::list::JobList;
 use crate::routes::models::list::ModelList;
-use crate::routes::{chat, files, webhook_secret};
+use crate::routes::{budgets, chat, files, keys, sub_accounts, webhook_secret};
 
 const SECURITY: &str = "bearerAuth";
 
@@ -42,6 +42,20 @@ const SECURITY: &str = "bearerAuth";
         files::signed::SignedUrl,
         Readiness,
         webhook_secret::get::WebhookSecret,
+        sub_accounts::create::SubAccountBody,
+        sub_accounts::create::SubAccountRecord,
+        sub_accounts::create::NewSubAccountRecord,
+        sub_accounts::update::SubAccountPatch,
+        sub_accounts::list::SubAccountList,
+        sub_accounts::delete::Deleted,
+        keys::create::KeyBody,
+        keys::create::ApiKeyRecord,
+        keys::create::NewKeyRecord,
+        keys::list::KeyList,
+        budgets::create::BudgetBody,
+        budgets::create::BudgetRecord,
+        budgets::update::BudgetPatch,
+        budgets::list::BudgetList,
     ))
 )]
 struct Base;
@@ -70,6 +84,7 @@ fn http_method(method: &Method) -> Option<HttpMethod> {
         Method::GET => Some(HttpMethod::Get),
         Method::POST => Some(HttpMethod::Post),
         Method::DELETE => Some(HttpMethod::Delete),
+        Method::PATCH => Some(HttpMethod::Patch),
         _ => None,
     }
 }
@@ -111,6 +126,9 @@ fn group(words: &[&str]) -> &'static str {
         ["v1", "models", ..] => "models",
         ["v1", "files", ..] => "files",
         ["v1", "webhook", ..] => "webhooks",
+        ["v1", "sub", "accounts", ..] => "sub-accounts",
+        ["v1", "keys", ..] => "keys",
+        ["v1", "budgets", ..] => "budgets",
         ["v1", ..] => "jobs",
         _ => "operations",
     }

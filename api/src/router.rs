@@ -12,7 +12,9 @@ use http::{Method, Uri};
 use crate::error::ApiError;
 use crate::middleware::auth::guard;
 use crate::openapi::Doc;
-use crate::routes::{audio_music, chat, files, jobs, models, ops, three_d, videos, webhook_secret};
+use crate::routes::{
+    audio_music, budgets, chat, files, jobs, keys, models, ops, sub_accounts, three_d, videos, webhook_secret,
+};
 use crate::state::Api;
 
 /// Who may use a route.
@@ -22,6 +24,8 @@ pub enum Access {
     Open,
     /// Whoever has a key.
     Key,
+    /// Whoever has a key without limits that is no sub-account's: such a key may change keys, sub-accounts and budgets.
+    Manage,
     /// A caller on this machine, or whoever has the admin key.
     LocalOrAdmin,
 }
@@ -33,6 +37,12 @@ pub enum IdKind {
     Job,
     /// The name of a job's result file.
     File,
+    /// `sa_…`
+    SubAccount,
+    /// `key_…`
+    ApiKey,
+    /// `bud_…`
+    Budget,
     /// A model's id, which is the same for everybody.
     Model,
 }
@@ -77,7 +87,7 @@ macro_rules! endpoint {
 
 /// Every route. Columns: method and path, access, costs money, ids, module of the handler.
 #[rustfmt::skip]
-pub static ENDPOINTS: [Endpoint; 20] = [
+pub static ENDPOINTS: [Endpoint; 33] = [
     endpoint!(POST "/v1/chat/completions", Key, true, [], chat::create),
     endpoint!(GET "/v1/models", Key, false, [], models::list),
     endpoint!(GET "/v1/models/{*id}" as "/v1/models/{id}", Key, false, [Model], models::get),
@@ -94,6 +104,19 @@ pub static ENDPOINTS: [Endpoint; 20] = [
     endpoint!(GET "/v1/files/jobs/{job_id}/{filename}/public", Open, false, [Job, File], files::public),
     endpoint!(GET "/v1/webhook-secret", Key, false, [], webhook_secret::get),
     endpoint!(POST "/v1/webhook-secret/rotate", Key, false, [], webhook_secret::rotate),
+    endpoint!(POST "/v1/sub-accounts", Manage, false, [], sub_accounts::create),
+    endpoint!(GET "/v1/sub-accounts", Manage, false, [], sub_accounts::list),
+    endpoint!(GET "/v1/sub-accounts/{id}", Manage, false, [SubAccount], sub_accounts::get),
+    endpoint!(PATCH "/v1/sub-accounts/{id}", Manage, false, [SubAccount], sub_accounts::update),
+    endpoint!(DELETE "/v1/sub-accounts/{id}", Manage, false, [SubAccount], sub_accounts::delete),
+    endpoint!(POST "/v1/keys", Manage, false, [], keys::create),
+    endpoint!(GET "/v1/keys", Manage, false, [], keys::list),
+    endpoint!(DELETE "/v1/keys/{id}", Manage, false, [ApiKey], keys::delete),
+    endpoint!(POST "/v1/keys/{id}/rotate", Manage, false, [ApiKey], keys::rotate),
+    endpoint!(POST "/v1/budgets", Manage, false, [], budgets::create),
+    endpoint!(GET "/v1/budgets", Manage, false, [], budgets::list),
+    endpoint!(PATCH "/v1/budgets/{id}", Manage, false, [Budget], budgets::update),
+    endpoint!(DELETE "/v1/budgets/{id}", Manage, false, [Budget], budgets::delete),
     endpoint!(GET "/healthz", Open, false, [], ops::healthz),
     endpoint!(GET "/readyz", Open, false, [], ops::readyz),
     endpoint!(GET "/metrics", LocalOrAdmin, false, [], ops::metrics),

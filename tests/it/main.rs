@@ -16,5 +16,6 @@ mod outages;
 mod own_servers;
 mod scale;
 mod servers;
+mod tenants;
 mod upstream;
 mod webhooks;

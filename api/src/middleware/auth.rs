@@ -1,10 +1,11 @@
 //! Who is asking: an API key in `Authorization: Bearer` or `x-api-key`, or nobody where the route allows that.
 //!
 //! [`guard`] stands in front of every route of the table and enforces its [`Access`]; handlers of routes that need a key
-//! read the [`Caller`]. A key that is missing, malformed, unknown or revoked is 401; a database that does not answer is
-//! 503, never 401. Tests at the end; the rest of it needs a database and is tested from outside.
+//! read the [`Caller`]. A key that is missing, malformed, unknown, revoked or expired is 401; a database that does not
+//! answer is 503, never 401. The first use of a rotated key ends the one before it. Tests at the end; the rest of it needs a database and is tested from outside.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aig_domain::{Error, ErrorKind, keys};
 use aig_store::{ApiKey, JobsOf, Scope};
@@ -44,6 +45,13 @@ impl Caller {
     }
 }
 
+/// A key as the database knew it a moment ago.
+pub struct KnownKey {
+    key: Arc<ApiKey>,
+    /// Whether a request has used it since.
+    is_used: AtomicBool,
+}
+
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
@@ -65,11 +73,16 @@ pub async fn guard(
         Access::Open => None,
         Access::LocalOrAdmin if is_local(&context, request.headers()) => None,
         Access::LocalOrAdmin => Some(Scope::Admin),
-        Access::Key => Some(Scope::Standard),
+        Access::Key | Access::Manage => Some(Scope::Standard),
     };
     let Some(needed) = needed else { return Ok(next.run(request).await) };
-    let key = authenticate(&api, request.headers()).await?;
+    let mut key = authenticate(&api, request.headers(), false).await?;
     context.set_account(&key.account_id);
+    if endpoint.access == Access::Manage {
+        // A key that was just revoked must not make itself an heir in the seconds until everybody knows.
+        key = authenticate(&api, request.headers(), true).await?;
+        may_manage(&key)?;
+    }
     if needed == Scope::Admin && key.scope != Scope::Admin {
         let message = "This key may not do this; it takes the admin key. Nothing was done.";
         return Err(Error::new(ErrorKind::ScopeExceeded, message).into());
@@ -81,19 +94,61 @@ pub async fn guard(
     Ok(next.run(request).await)
 }
 
-async fn authenticate(api: &ApiState, headers: &HeaderMap) -> Result<Arc<ApiKey>, Error> {
+/// Whether the key may change keys, sub-accounts and budgets.
+fn may_manage(key: &ApiKey) -> Result<(), Error> {
+    let why = if key.is_of_sub_account() {
+        "it belongs to a sub-account; only keys of the parent account may"
+    } else if key.is_limited {
+        "it has limits of its own (a cap, a rate, a list of models or an end), and could make itself a key without them"
+    } else {
+        return Ok(());
+    };
+    let message = format!("This key may not manage keys, sub-accounts or budgets: {why}. Nothing was done.");
+    Err(Error::new(ErrorKind::ScopeExceeded, message))
+}
+
+/// The key that the request presents, if it is good; `afresh` asks the database whatever was remembered.
+async fn authenticate(api: &ApiState, headers: &HeaderMap, afresh: bool) -> Result<Arc<ApiKey>, Error> {
     let text = credential(headers)?;
     let public_id = keys::public_id(text).ok_or_else(|| {
         refused("This is not a key of this gateway: its form or its checksum is wrong. Check that it was copied whole.")
     })?;
-    let found = api.keys.get(public_id, api.app.store.key_by_public_id(public_id)).await?;
-    let key = found
-        .filter(|key| keys::verify(&api.app.ring, text, &key.hash, &key.kid))
+    let load = async {
+        let found = api.app.store.key_by_public_id(public_id).await?;
+        Ok::<_, Error>(found.map(|key| KnownKey { key: Arc::new(key), is_used: AtomicBool::new(false) }))
+    };
+    let keys = &api.keys;
+    let known = if afresh { keys.get_afresh(public_id, load).await? } else { keys.get(public_id, load).await? };
+    let known = known
+        .filter(|known| keys::verify(&api.app.ring, text, &known.key.hash, &known.key.kid))
         .ok_or_else(|| refused("This key is not known here. Check that it belongs to this gateway."))?;
-    if key.revoked_at.is_some() {
+    if known.key.revoked_at.is_some() {
         return Err(refused("This key was revoked. Use another one."));
     }
-    Ok(key)
+    if known.key.expires_at.is_some_and(|end| end <= api.app.clock.now()) {
+        return Err(refused("This key has expired. Use another one."));
+    }
+    if let Some(replaces) = &known.key.replaces
+        && !known.is_used.swap(true, Ordering::Relaxed)
+    {
+        retire(api, &known.key.id, replaces, public_id).await;
+    }
+    Ok(Arc::clone(&known.key))
+}
+
+/// Ends the key that a rotated one replaces. It is tried once for each time that the row is read, so that neither a failure
+/// nor a client that leaves is the last word.
+async fn retire(api: &ApiState, key_id: &str, replaces: &str, public_id: &str) {
+    match api.app.store.retire_replaced(key_id, replaces).await {
+        Ok(mut died) => {
+            tracing::info!(key = key_id, ?died, "a rotated key is used; those before it are revoked");
+            died.push(public_id.to_owned());
+            api.keys_changed(died).await;
+        }
+        Err(error) => {
+            tracing::warn!(%error, key = key_id, "the key before a rotated one cannot be revoked yet; trying again");
+        }
+    }
 }
 
 /// The key that a request presents.

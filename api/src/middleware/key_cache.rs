@@ -43,6 +43,15 @@ impl<T: Send + Sync + 'static> KeyCache<T> {
         if let Some(known) = self.0.get(public_id) {
             return Ok(known);
         }
+        self.get_afresh(public_id, load).await
+    }
+
+    /// What `load` finds, whatever is remembered; from now on that is.
+    pub async fn get_afresh<E>(
+        &self,
+        public_id: &str,
+        load: impl Future<Output = Result<Option<T>, E>>,
+    ) -> Result<Option<Arc<T>>, E> {
         let found = load.await?.map(Arc::new);
         self.0.insert(public_id.to_owned(), found.clone());
         Ok(found)
@@ -65,6 +74,9 @@ mod tests {
         assert_eq!(cache.get("a", unreachable()).await.unwrap().as_deref(), Some(&1));
         assert_eq!(cache.get("b", async { Ok::<_, &str>(None) }).await, Ok(None));
         assert_eq!(cache.get("b", unreachable()).await, Ok(None));
+        assert_eq!(cache.get_afresh("a", unreachable()).await, Err("asked again"));
+        assert_eq!(cache.get_afresh("a", async { Ok::<_, &str>(Some(2)) }).await.unwrap().as_deref(), Some(&2));
+        assert_eq!(cache.get("a", unreachable()).await.unwrap().as_deref(), Some(&2));
         cache.forget("a");
         assert_eq!(cache.get("a", unreachable()).await, Err("asked again"));
         assert_eq!(cache.get("b", unreachable()).await, Ok(None));

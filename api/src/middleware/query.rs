@@ -10,6 +10,9 @@ use aig_domain::Error;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
+const DEFAULT_LIMIT: u32 = 20;
+const MAX_LIMIT: u32 = 100;
+
 /// The parameters of a query, in order.
 #[derive(Debug)]
 pub struct Query(Vec<(String, String)>);
@@ -55,6 +58,16 @@ impl Query {
     }
 }
 
+impl Query {
+    /// Which page of a list is asked for: the most rows, and the id of the last one that is known.
+    ///
+    /// # Errors
+    /// A 400 that names the parameter.
+    pub fn page(&self) -> Result<(u32, Option<&str>), Error> {
+        Ok((self.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT), self.text("after")?))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = Infallible;
 
@@ -75,6 +88,13 @@ mod tests {
         assert_eq!(query.text("nothing").unwrap(), None);
         assert_eq!(query.text("d").unwrap_err().param.as_deref(), Some("d"));
         assert_eq!(query.text("e").unwrap_err().param.as_deref(), Some("e"));
+    }
+
+    #[test]
+    fn pages() {
+        assert_eq!(Query::parse("").page().unwrap(), (20, None));
+        assert_eq!(Query::parse("limit=100&after=x").page().unwrap(), (100, Some("x")));
+        assert_eq!(Query::parse("limit=101").page().unwrap_err().param.as_deref(), Some("limit"));
     }
 
     #[test]

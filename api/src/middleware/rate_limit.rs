@@ -1,7 +1,10 @@
-//! How many requests that cost money a key may make: a token bucket per key, by the tier of its account.
+//! How many requests that cost money a key may make: a token bucket per key, by the tier of its account and by what the key
+//! and its sub-account are limited to. A key and the one it was rotated from share a bucket.
 //!
 //! Answers of a limited key say where it stands; a refused one is 429 with `Retry-After`, before anything was done. Reading is
 //! not limited. Tests at the end, and of the buckets in `shared/cache`.
+
+use std::num::NonZeroU32;
 
 use aig_cache::{Decision, RateLimit};
 use aig_domain::{Error, ErrorKind};
@@ -20,9 +23,9 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
 
 /// Lets a request of `key` through when its bucket has a token.
 pub async fn limited(api: &ApiState, key: &ApiKey, request: Request, next: Next) -> Response {
-    let Some(per_minute) = api.app.config.tiers.per_minute(&key.tier) else { return next.run(request).await };
-    let limit = RateLimit { per_minute: per_minute.get() };
-    let decision = api.app.limiter.take(&key.id, limit).await;
+    let tier = api.app.config.tiers.per_minute(&key.tier).map(NonZeroU32::get);
+    let Some(per_minute) = lowest(tier, key.rate_limit_rpm) else { return next.run(request).await };
+    let decision = api.app.limiter.take(&key.budget_id, RateLimit { per_minute }).await;
     let mut response = if decision.allowed {
         next.run(request).await
     } else {
@@ -31,6 +34,11 @@ pub async fn limited(api: &ApiState, key: &ApiKey, request: Request, next: Next)
     };
     write(&decision, response.headers_mut());
     response
+}
+
+/// The lower of two limits, where there is any.
+fn lowest(tier: Option<u32>, own: Option<u32>) -> Option<u32> {
+    [tier, own].into_iter().flatten().min()
 }
 
 fn refused(decision: &Decision) -> Error {
@@ -60,6 +68,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_key_gets_no_more_than_its_tier() {
+        assert_eq!(lowest(None, None), None);
+        assert_eq!(lowest(None, Some(5)), Some(5));
+        assert_eq!([lowest(Some(10), None), lowest(Some(10), Some(60))], [Some(10), Some(10)]);
+        assert_eq!(lowest(Some(10), Some(5)), Some(5));
+    }
 
     #[test]
     fn a_refusal_says_when_and_the_headers_say_where_the_key_stands() {

@@ -36,7 +36,17 @@ fn what_costs_money_or_shows_a_tenants_things_needs_a_key() {
     for endpoint in &ENDPOINTS {
         let signed_link = endpoint.path.ends_with("/public");
         if endpoint.costs_money || (endpoint.path.starts_with("/v1/") && !endpoint.path.contains("openapi")) {
-            assert!(endpoint.access == Access::Key || signed_link, "{}", endpoint.path);
+            assert!(matches!(endpoint.access, Access::Key | Access::Manage) || signed_link, "{}", endpoint.path);
+        }
+    }
+}
+
+#[test]
+fn what_names_a_key_a_sub_account_or_a_budget_takes_a_key_that_may_manage() {
+    let managed = [IdKind::SubAccount, IdKind::ApiKey, IdKind::Budget];
+    for endpoint in &ENDPOINTS {
+        if endpoint.ids.iter().any(|kind| managed.contains(kind)) {
+            assert_eq!(endpoint.access, Access::Manage, "{}", endpoint.path);
         }
     }
 }

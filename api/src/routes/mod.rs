@@ -50,6 +50,31 @@ pub mod webhook_secret {
     pub mod rotate;
 }
 
+/// Sub-accounts: customers of an account, with keys and limits of their own.
+pub mod sub_accounts {
+    pub mod create;
+    pub mod delete;
+    pub mod get;
+    pub mod list;
+    pub mod update;
+}
+
+/// API keys.
+pub mod keys {
+    pub mod create;
+    pub mod delete;
+    pub mod list;
+    pub mod rotate;
+}
+
+/// Caps on tags.
+pub mod budgets {
+    pub mod create;
+    pub mod delete;
+    pub mod list;
+    pub mod update;
+}
+
 /// For those who run the gateway.
 pub mod ops {
     pub mod healthz;

@@ -114,7 +114,7 @@ fn take_text(params: &mut Map<String, Value>, name: &str, max: usize) -> Result<
 }
 
 /// `webhook-url` and `webhookUrl` are `webhook_url`.
-fn snake_case(name: &str) -> String {
+pub fn snake_case(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 4);
     for (i, c) in name.chars().enumerate() {
         if c == '-' {
@@ -131,13 +131,13 @@ fn snake_case(name: &str) -> String {
     out
 }
 
-/// Checks the value of an `x-aig-tag` header.
+/// Checks a tag: the value of an `x-aig-tag` header, or one that is set for later requests.
 ///
 /// # Errors
 /// A 400 when it is longer than [`MAX_TAG`] characters.
 pub fn check_tag(tag: &str) -> Result<(), Error> {
     if tag.chars().count() > MAX_TAG {
-        return Err(Error::new(ErrorKind::InvalidRequest, format!("x-aig-tag is longer than {MAX_TAG} characters.")));
+        return Err(Error::new(ErrorKind::InvalidRequest, format!("The tag is longer than {MAX_TAG} characters.")));
     }
     Ok(())
 }

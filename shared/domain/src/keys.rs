@@ -11,7 +11,8 @@ use crate::Secret;
 use crate::crypto::{KeyRing, Purpose};
 use crate::id::random_bytes;
 
-const PREFIX: &str = "sk-aig-";
+/// How every key begins.
+pub const PREFIX: &str = "sk-aig-";
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const PUBLIC: usize = 12;
 const SECRET: usize = 43;

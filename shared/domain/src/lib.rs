@@ -24,6 +24,7 @@ pub mod retry;
 pub mod secret;
 pub mod signing;
 pub mod task;
+pub mod tenant;
 pub mod webhook;
 
 pub use clock::{Clock, Millis};

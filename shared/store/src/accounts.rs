@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use aig_domain::Millis;
 use aig_domain::caps::Payer;
+use aig_domain::{Millis, tenant};
 use sqlx::FromRow;
 
 use crate::db::{Db, Tx, on};
@@ -28,7 +28,7 @@ impl Scope {
         }
     }
 
-    fn parse(word: &str) -> Option<Self> {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
         [Self::Standard, Self::Admin].into_iter().find(|scope| scope.as_str() == word)
     }
 }
@@ -107,10 +107,20 @@ impl ApiKey {
     pub fn payer(&self, tag: Option<String>) -> Payer {
         Payer {
             account_id: self.payer_id.clone(),
-            sub_account_id: (self.account_id != self.payer_id).then(|| self.account_id.clone()),
+            sub_account_id: self.is_of_sub_account().then(|| self.account_id.clone()),
             key_id: self.budget_id.clone(),
             tag: tag.or_else(|| self.default_tag.clone()),
         }
+    }
+
+    /// Whether it belongs to a sub-account.
+    pub fn is_of_sub_account(&self) -> bool {
+        self.account_id != self.payer_id
+    }
+
+    /// Whether it may use the model with this id.
+    pub fn allows(&self, model: &str) -> bool {
+        tenant::allows(&self.allowed_models, model)
     }
 
     /// Whether a cap may stand above a request for which `payer` pays. Without one nothing needs to be reserved.
@@ -330,20 +340,26 @@ async fn insert_account(tx: &mut Tx, account: &NewAccount, now: Millis) -> Resul
             .map(drop)
     })?;
     for key in &account.keys {
-        on!(tx.conn(), |c| {
-            sqlx::query(INSERT_KEY)
-                .bind(&key.id)
-                .bind(&account.id)
-                .bind(&key.public_id)
-                .bind(&key.hash)
-                .bind(&key.kid)
-                .bind(key.scope.as_str())
-                .bind(now.0)
-                .execute(c)
-                .await
-                .map(drop)
-        })?;
+        insert_key(tx, &account.id, key, now).await?;
     }
+    Ok(())
+}
+
+/// Stores a key without limits.
+pub(crate) async fn insert_key(tx: &mut Tx, account_id: &str, key: &NewApiKey, now: Millis) -> Result<(), StoreError> {
+    on!(tx.conn(), |c| {
+        sqlx::query(INSERT_KEY)
+            .bind(&key.id)
+            .bind(account_id)
+            .bind(&key.public_id)
+            .bind(&key.hash)
+            .bind(&key.kid)
+            .bind(key.scope.as_str())
+            .bind(now.0)
+            .execute(c)
+            .await
+            .map(drop)
+    })?;
     Ok(())
 }
 

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use aig_domain::caps::{Balance, Balances, Payer, ScopeKind};
 use aig_domain::{Month, Nano};
 
-use crate::StoreError;
 use crate::db::{Tx, on};
 use crate::sql::{Rows, padded, with_blanks};
+use crate::{Store, StoreError};
 
 /// What changes in a scope.
 #[derive(Clone, Copy, Debug, Default)]
@@ -178,4 +178,20 @@ async fn caps<'a>(tx: &mut Tx, scopes: impl Iterator<Item = &'a str>) -> Result<
         caps.extend(rows.into_iter().map(|(scope, cap)| (scope, Nano(cap))));
     }
     Ok(caps)
+}
+
+const STANDS: &str = "SELECT spent, held, uncertain FROM budget_periods WHERE scope = $1 AND period = $2";
+const CAP: &str = "SELECT cap FROM caps WHERE scope = $1";
+
+impl Store {
+    /// How a scope stands in `month`.
+    pub async fn balance(&self, scope: &str, month: Month) -> Result<Balance, StoreError> {
+        let row: Option<(i64, i64, i64)> = on!(self.db.read(), |pool| {
+            sqlx::query_as(STANDS).bind(scope).bind(month.number()).fetch_optional(pool).await
+        })?;
+        let cap: Option<i64> =
+            on!(self.db.read(), |pool| sqlx::query_scalar(CAP).bind(scope).fetch_optional(pool).await)?;
+        let (spent, held, uncertain) = row.unwrap_or_default();
+        Ok(Balance { cap: cap.map(Nano), spent: Nano(spent), held: Nano(held), uncertain: Nano(uncertain) })
+    }
 }

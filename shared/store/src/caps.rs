@@ -1,41 +1,148 @@
-//! Caps of scopes, and how a scope stands.
+//! Caps: those of keys and sub-accounts, which are written with their owners, and those of tags, which are things of their
+//! own, called budgets.
 
-use aig_domain::caps::Balance;
-use aig_domain::{Month, Nano};
+use aig_domain::caps::Scope;
+use aig_domain::tenant::Change;
+use aig_domain::{Millis, Nano};
+use sqlx::FromRow;
 
-use crate::db::on;
+use crate::db::{Tx, on};
+use crate::page::{Page, page};
 use crate::{Store, StoreError};
+
+/// The cap of a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagBudget {
+    /// `bud_…`
+    pub id: String,
+    /// The tag.
+    pub tag: String,
+    /// The most that its requests may cost in a calendar month.
+    pub cap: Nano,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When its cap was last set.
+    pub updated_at: Millis,
+}
+
+#[derive(FromRow)]
+struct TagBudgetRow {
+    id: Option<String>,
+    tag: Option<String>,
+    cap: i64,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<TagBudgetRow> for TagBudget {
+    type Error = StoreError;
+
+    fn try_from(row: TagBudgetRow) -> Result<Self, StoreError> {
+        let (Some(id), Some(tag)) = (row.id, row.tag) else {
+            return Err(StoreError::Corrupt("a tag's cap without id or tag".into()));
+        };
+        Ok(Self { id, tag, cap: Nano(row.cap), created_at: Millis(row.created_at), updated_at: Millis(row.updated_at) })
+    }
+}
 
 const SET: &str = "INSERT INTO caps (scope, account_id, cap, created_at, updated_at) VALUES ($1, $2, $3, $4, $4) \
     ON CONFLICT (scope) DO UPDATE SET cap = excluded.cap, updated_at = excluded.updated_at";
-const DROP: &str = "DELETE FROM caps WHERE scope = $1";
-const STANDS: &str = "SELECT spent, held, uncertain FROM budget_periods WHERE scope = $1 AND period = $2";
-const CAP: &str = "SELECT cap FROM caps WHERE scope = $1";
+const PUT: &str = "INSERT INTO caps (scope, id, account_id, tag, cap, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $6) \
+    ON CONFLICT (scope) DO UPDATE SET cap = excluded.cap, updated_at = excluded.updated_at \
+    RETURNING id, tag, cap, created_at, updated_at";
+const PAGE: &str = "SELECT id, tag, cap, created_at, updated_at FROM caps WHERE account_id = $1 AND id IS NOT NULL \
+    AND (created_at < $2 OR (created_at = $2 AND id < $3)) ORDER BY created_at DESC, id DESC LIMIT $4";
+const CREATED_AT: &str = "SELECT created_at FROM caps WHERE id = $1 AND account_id = $2";
+const UPDATE: &str = "UPDATE caps SET cap = $3, updated_at = $4 WHERE id = $1 AND account_id = $2 \
+    RETURNING id, tag, cap, created_at, updated_at";
+const DELETE: &str = "DELETE FROM caps WHERE id = $1 AND account_id = $2";
 
 impl Store {
-    /// Gives a scope of `account_id` a cap, or takes it away. It holds for whatever is admitted from now on.
-    pub async fn set_cap_of_scope(&self, scope: &str, account_id: &str, cap: Option<Nano>) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        on!(self.db.write(), |pool| {
-            match cap {
-                Some(cap) => sqlx::query(SET).bind(scope).bind(account_id).bind(cap.0).bind(now.0),
-                None => sqlx::query(DROP).bind(scope),
-            }
-            .execute(pool)
-            .await
-            .map(drop)
+    /// Caps the tag `tag` of an account and all below it, or replaces its cap. `id` is for a new budget; whether it is
+    /// new is what comes second.
+    pub async fn put_tag_budget(
+        &self,
+        account_id: &str,
+        id: &str,
+        tag: &str,
+        cap: Nano,
+    ) -> Result<(TagBudget, bool), StoreError> {
+        let row: TagBudgetRow = on!(self.db.write(), |pool| {
+            sqlx::query_as(PUT)
+                .bind(Scope::tag(account_id, tag).id)
+                .bind(id)
+                .bind(account_id)
+                .bind(tag)
+                .bind(cap.0)
+                .bind(self.clock.now().0)
+                .fetch_one(pool)
+                .await
         })?;
-        Ok(())
+        let budget = TagBudget::try_from(row)?;
+        let is_new = budget.id == id;
+        Ok((budget, is_new))
     }
 
-    /// How a scope stands in `month`.
-    pub async fn balance(&self, scope: &str, month: Month) -> Result<Balance, StoreError> {
-        let row: Option<(i64, i64, i64)> = on!(self.db.read(), |pool| {
-            sqlx::query_as(STANDS).bind(scope).bind(month.number()).fetch_optional(pool).await
-        })?;
-        let cap: Option<i64> =
-            on!(self.db.read(), |pool| sqlx::query_scalar(CAP).bind(scope).fetch_optional(pool).await)?;
-        let (spent, held, uncertain) = row.unwrap_or_default();
-        Ok(Balance { cap: cap.map(Nano), spent: Nano(spent), held: Nano(held), uncertain: Nano(uncertain) })
+    /// At most `limit` tag budgets of an account, newest first, older than `after`; `None` when that is not one of them.
+    pub async fn tag_budgets(
+        &self,
+        account_id: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Option<Page<TagBudget>>, StoreError> {
+        page!(self, TagBudgetRow, PAGE, CREATED_AT, account_id, after, limit)
     }
+
+    /// Sets the cap of a tag budget; `None` when the account has no such budget.
+    pub async fn update_tag_budget(
+        &self,
+        account_id: &str,
+        id: &str,
+        cap: Nano,
+    ) -> Result<Option<TagBudget>, StoreError> {
+        let row: Option<TagBudgetRow> = on!(self.db.write(), |pool| {
+            let query = sqlx::query_as(UPDATE).bind(id).bind(account_id).bind(cap.0);
+            query.bind(self.clock.now().0).fetch_optional(pool).await
+        })?;
+        row.map(TagBudget::try_from).transpose()
+    }
+
+    /// Ends a tag budget; `false` when the account has no such budget.
+    pub async fn delete_tag_budget(&self, account_id: &str, id: &str) -> Result<bool, StoreError> {
+        let deleted = on!(self.db.write(), |pool| {
+            sqlx::query(DELETE).bind(id).bind(account_id).execute(pool).await.map(|done| done.rows_affected())
+        })?;
+        Ok(deleted > 0)
+    }
+}
+
+impl Store {
+    /// Sets or ends the cap of an account, sub-account, key or tag. It holds for whatever is admitted from now on.
+    pub async fn set_cap(&self, scope: &str, account_id: &str, cap: &Change<Nano>) -> Result<(), StoreError> {
+        let mut tx = self.db.begin().await?;
+        change_cap(&mut tx, scope, account_id, cap, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Writes the cap of a key or a sub-account. `account_id` is the account that pays.
+pub(crate) async fn change_cap(
+    tx: &mut Tx,
+    scope: &str,
+    account_id: &str,
+    cap: &Change<Nano>,
+    now: Millis,
+) -> Result<(), StoreError> {
+    match cap {
+        Change::Keep => {}
+        Change::Clear => on!(tx.conn(), |c| {
+            sqlx::query("DELETE FROM caps WHERE scope = $1").bind(scope).execute(c).await.map(drop)
+        })?,
+        Change::Set(cap) => on!(tx.conn(), |c| {
+            sqlx::query(SET).bind(scope).bind(account_id).bind(cap.0).bind(now.0).execute(c).await.map(drop)
+        })?,
+    }
+    Ok(())
 }

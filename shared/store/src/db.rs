@@ -184,6 +184,12 @@ impl Tx {
         }
     }
 
+    /// Commits; an error says whether it may have happened all the same.
+    pub(crate) async fn commit_or_unknown(self) -> Result<(), StoreError> {
+        let unknown = |source| StoreError::Database { commit_unknown: !dialect::is_clear_no(&source), source };
+        self.commit().await.map_err(unknown)
+    }
+
     /// Rolls back. Dropping does it too, at the cost of a connection to PostgreSQL.
     pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
         match self {

@@ -5,6 +5,8 @@
 
 use std::convert::Infallible;
 
+use aig_domain::Error;
+use aig_domain::catalog::Modality;
 use aig_inference::{Charged, ChatAnswer, ChatBody as ChatAnswerBody, ChatRequest};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -13,6 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::value::to_raw_value;
 use utoipa::ToSchema;
 
 use aig_domain::json::RawObject;
@@ -60,7 +63,11 @@ pub async fn handler(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let tag = headers::tag(&parts.headers)?;
-    let body = RawObject::parse(&read_json(&parts.headers, body, api.chat_body).await?)?;
+    let mut body = RawObject::parse(&read_json(&parts.headers, body, api.chat_body).await?)?;
+    let asked: Option<String> = body.read("model", "a string")?;
+    let model = caller.model(&api, Modality::Text, asked.as_deref())?;
+    // What was allowed is what is called, whatever the name stood for.
+    body.set("model", to_raw_value(&model.id).map_err(|_| Error::internal())?);
     let payer = caller.key.payer(tag);
     let request = ChatRequest {
         body,

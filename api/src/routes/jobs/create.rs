@@ -95,7 +95,7 @@ pub async fn accept(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let tag = headers::tag(&parts.headers)?;
+    let tag = caller.key.payer(headers::tag(&parts.headers)?).tag;
     let key = headers::idempotency_key(&parts.headers)?;
     let body = read_json(&parts.headers, body, api.job_body).await?;
     let request = JobRequest::parse(&body)?;
@@ -122,7 +122,7 @@ fn new_job(
     mut request: JobRequest,
 ) -> Result<NewJob, Error> {
     let app = &api.app;
-    let model = aig_inference::resolve(&app.providers, &app.defaults, modality, request.model.as_deref())?;
+    let model = caller.model(api, modality, request.model.as_deref())?;
     fill_in_duration(&mut request, &model.id, model.duration)?;
     if let Some(url) = &request.webhook_url {
         let checked = app.fetcher.policy().check_url(url);

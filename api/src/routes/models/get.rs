@@ -1,4 +1,5 @@
-//! `GET /v1/models/{id}`: one model. The id holds slashes; raw and as `%2F` they are the same. What can go wrong: 404.
+//! `GET /v1/models/{id}`: one model. The id holds slashes; raw and as `%2F` they are the same. What can go wrong: 404,
+//! also for a model that the caller may not use.
 
 use aig_domain::{Error, ErrorKind};
 use axum::Json;
@@ -6,6 +7,7 @@ use axum::extract::{Path, State};
 
 use super::list::ModelRecord;
 use crate::error::ApiError;
+use crate::middleware::auth::Caller;
 use crate::state::Api;
 
 /// Read a model.
@@ -15,8 +17,12 @@ use crate::state::Api;
     params(("id" = String, Path, description = "`provider/name`, with the slash raw or as `%2F`.")),
     responses((status = 200, description = "The model.", body = ModelRecord)),
 )]
-pub async fn handler(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<ModelRecord>, ApiError> {
-    match api.app.providers.find(&id) {
+pub async fn handler(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ModelRecord>, ApiError> {
+    match api.app.providers.find(&id).filter(|model| caller.key.allows(&model.id)) {
         Some(model) => Ok(Json(model.into())),
         None => Err(no_such_model().into()),
     }

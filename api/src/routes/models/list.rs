@@ -1,4 +1,4 @@
-//! `GET /v1/models`: the models that requests may name, sorted by id. What can go wrong: 400 naming the parameter.
+//! `GET /v1/models`: the models that the caller's requests may name, sorted by id. What can go wrong: 400 naming the parameter.
 
 use aig_domain::Error;
 use aig_domain::catalog::{Modality, Model};
@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::middleware::auth::Caller;
 use crate::middleware::query::Query;
 use crate::state::Api;
 
@@ -179,9 +180,10 @@ fn unknown_modality() -> Error {
     ),
     responses((status = 200, description = "The models.", body = ModelList)),
 )]
-pub async fn handler(State(api): State<Api>, query: Query) -> Result<Json<ModelList>, ApiError> {
+pub async fn handler(State(api): State<Api>, caller: Caller, query: Query) -> Result<Json<ModelList>, ApiError> {
     let filter = Filter::read(&query)?;
-    let models = api.app.providers.models().into_iter().filter(|model| filter.fits(model));
+    let models =
+        api.app.providers.models().into_iter().filter(|model| filter.fits(model) && caller.key.allows(&model.id));
     Ok(Json(ModelList { object: "list", data: models.map(ModelRecord::from).collect() }))
 }
 

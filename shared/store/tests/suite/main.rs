@@ -15,4 +15,5 @@ mod processes;
 mod proxy;
 mod retain;
 mod support;
+mod tenants;
 mod webhooks;

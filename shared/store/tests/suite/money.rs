@@ -5,6 +5,7 @@ use std::time::Duration;
 use aig_domain::caps::{Payer, ScopeKind};
 use aig_domain::job::{ErrorCode, JobError, Outcome};
 use aig_domain::price::Used;
+use aig_domain::tenant::Change;
 use aig_domain::{Month, Nano, id};
 use aig_store::{
     Accepted, CallEnd, JobEndTarget, MoneyEnd, NewCall, Raised, Refunded, RequestOutcome, RequestRow, StepKind, Store,
@@ -83,7 +84,7 @@ async fn cap_holds(t: &TestStore) {
     let other = t.reopen().await;
     for k in [0_i64, 1, 7, 50] {
         let payer = payer(&format!("acc_{k}"));
-        t.store.set_cap_of_scope(&payer.key_id, &payer.account_id, Some(Nano(k * 10))).await.unwrap();
+        t.store.set_cap(&payer.key_id, &payer.account_id, &Change::Set(Nano(k * 10))).await.unwrap();
         let stores: [&Store; 2] = [&t.store, &other];
         let calls: Vec<NewCall> = (0..60).map(|_| call(t, &payer, 10)).collect();
         let wishes = calls.iter().enumerate().map(|(n, call)| stores[n % 2].reserve_call(call.clone()));
@@ -106,7 +107,7 @@ async fn the_first_requests_of_a_scope_meet_its_cap_too(t: &TestStore) {
     for round in 0..10 {
         let payer = Payer { tag: Some(format!("tag-{round}")), ..payer("acc_1") };
         let scope = aig_domain::caps::Scope::tag("acc_1", &format!("tag-{round}"));
-        t.store.set_cap_of_scope(&scope.id, "acc_1", Some(Nano(25))).await.unwrap();
+        t.store.set_cap(&scope.id, "acc_1", &Change::Set(Nano(25))).await.unwrap();
         let wishes = (0..9).map(|n| others[n % 2].reserve_call(call(t, &payer, 10)));
         let admitted = join_all(wishes).await.into_iter().filter(|answer| answer.as_ref().unwrap().is_ok()).count();
         assert_eq!(admitted, 2);
@@ -133,10 +134,10 @@ async fn every_scope_of_a_request_counts_it(t: &TestStore) {
     for scope in payer.scopes() {
         assert_eq!(standing(t, &scope.id).await, (12, 0, 0), "{scope}");
         // Each of them can refuse alone, and says that it did.
-        t.store.set_cap_of_scope(&scope.id, "acc_1", Some(Nano(20))).await.unwrap();
+        t.store.set_cap(&scope.id, "acc_1", &Change::Set(Nano(20))).await.unwrap();
         let refused = t.store.reserve_call(call(t, &payer, 9)).await.unwrap().unwrap_err();
         assert_eq!((&refused.scope, refused.balance.left(), refused.wanted), (&scope, Some(Nano(8)), Nano(9)));
-        t.store.set_cap_of_scope(&scope.id, "acc_1", None).await.unwrap();
+        t.store.set_cap(&scope.id, "acc_1", &Change::Clear).await.unwrap();
     }
     is_well(t).await;
 }
@@ -177,7 +178,7 @@ async fn a_call_without_a_cap_is_charged_once(t: &TestStore) {
 
 async fn a_refused_job_leaves_nothing(t: &TestStore) {
     t.account("acc_1").await;
-    t.store.set_cap_of_scope("acc_1", "acc_1", Some(Nano(19))).await.unwrap();
+    t.store.set_cap("acc_1", "acc_1", &Change::Set(Nano(19))).await.unwrap();
     for _ in 0..2 {
         let twins = [t.keyed_job("acc_1", "k", "body"), t.keyed_job("acc_1", "k", "body")];
         for answer in join_all(twins.map(|job| t.store.accept_job(job))).await {
@@ -187,7 +188,7 @@ async fn a_refused_job_leaves_nothing(t: &TestStore) {
     }
     assert!(t.claim(9).await.is_empty());
     assert_eq!(standing(t, "acc_1").await, (0, 0, 0));
-    t.store.set_cap_of_scope("acc_1", "acc_1", Some(Nano(20))).await.unwrap();
+    t.store.set_cap("acc_1", "acc_1", &Change::Set(Nano(20))).await.unwrap();
     let again = t.store.accept_job(t.keyed_job("acc_1", "k", "another body")).await.unwrap();
     assert!(matches!(again, Accepted::New(_)), "the key is free again: {again:?}");
     is_well(t).await;
@@ -247,7 +248,7 @@ async fn sums_agree(t: &TestStore) {
 
 async fn a_charge_belongs_to_the_month_of_its_admission(t: &TestStore) {
     let payer = payer("acc_1");
-    t.store.set_cap_of_scope("acc_1", "acc_1", Some(Nano(10))).await.unwrap();
+    t.store.set_cap("acc_1", "acc_1", &Change::Set(Nano(10))).await.unwrap();
     let month = Month::of(t.now());
     let before = call(t, &payer, 10);
     reserve(t, &before).await;
@@ -284,7 +285,7 @@ async fn a_dead_process_leaves_its_calls_uncertain(t: &TestStore) {
 
 async fn more_is_reserved_only_under_the_cap(t: &TestStore) {
     let payer = payer("acc_1");
-    t.store.set_cap_of_scope("acc_1", "acc_1", Some(Nano(25))).await.unwrap();
+    t.store.set_cap("acc_1", "acc_1", &Change::Set(Nano(25))).await.unwrap();
     let one = call(t, &payer, 10);
     reserve(t, &one).await;
     assert_eq!(t.store.raise_reservation(&one.id, Nano(10)).await.unwrap(), Raised::Yes);
