@@ -21,6 +21,7 @@ mod leaders;
 mod lease;
 mod ledger;
 mod postgres;
+mod prices;
 mod retain;
 mod sql;
 mod steps;

@@ -10,6 +10,7 @@ mod faults;
 mod lanes;
 mod leaders;
 mod leases;
+mod prices;
 mod processes;
 mod proxy;
 mod retain;
