@@ -13,16 +13,19 @@ const SHOWN: usize = 20;
 pub(super) fn text(changes: &Changes, read: &Read) -> String {
     let (changed, new): (Vec<&Change>, Vec<&Change>) = changes.prices.iter().partition(|change| change.old.is_some());
     let implausible: Vec<(&Change, &str)> = changes.implausible().collect();
+    let free = read.catalog.0.values().filter(|entry| entry.list.iter().all(|(_, price)| price.0 == 0)).count();
+    let shown = changed.iter().take(SHOWN).chain(new.iter().take(SHOWN));
+    let width = shown.map(|change| change.model.chars().count()).max().unwrap_or_default();
     let mut out = String::new();
     // Writing to a string cannot fail.
     if !changes.prices.is_empty() {
         let _ = writeln!(out, "US cents, per million for tokens");
-        let _ = writeln!(out, "{:48} {:13} {:>12}    {:>12}", "model", "unit", "now", "imported");
+        let _ = writeln!(out, "{:width$} {:13} {:>12}    {:>12}", "model", "unit", "now", "imported");
     }
     for (kind, rows) in [("changed", &changed), ("new", &new)] {
         for change in rows.iter().take(SHOWN) {
             let [old, new] = [change.old, change.new].map(|price| cents(change.unit, price));
-            let _ = writeln!(out, "{:48} {:13} {old:>12} -> {new:>12}", change.model, change.unit.as_str());
+            let _ = writeln!(out, "{:width$} {:13} {old:>12} -> {new:>12}", change.model, change.unit.as_str());
         }
         if rows.len() > SHOWN {
             let _ = writeln!(out, "… and {} more that are {kind}", rows.len() - SHOWN);
@@ -30,7 +33,8 @@ pub(super) fn text(changes: &Changes, read: &Read) -> String {
     }
     let _ = writeln!(
         out,
-        "{} prices are new, {} change, {} stay as they are; {} limits change. {} of {} models have no price that can be used.",
+        "{} prices are new, {} change, {} stay as they are; {} limits change. {} of {} models have no price \
+         that can be used, {free} cost nothing.",
         new.len(),
         changed.len(),
         changes.unchanged,

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use crate::{App, Shutdown};
 
-/// How often they are read. An import is taken up within a minute.
-const EVERY: Duration = Duration::from_secs(30);
 /// How often until they were read once: until then, models have no imported price, and are refused under a cap.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a start waits for them. A database that does not answer by then keeps callers out by itself.
@@ -31,7 +29,8 @@ impl Prices {
     /// Loads them again and again, until the shutdown begins.
     pub async fn keep(mut self, shutdown: Shutdown) {
         loop {
-            let wait = if self.known { EVERY } else { AGAIN };
+            let every = self.app.config.price_reload;
+            let wait = if self.known { every } else { every.min(AGAIN) };
             tokio::select! {
                 () = shutdown.stopping() => return,
                 () = tokio::time::sleep(wait) => {}

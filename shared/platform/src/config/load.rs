@@ -85,6 +85,7 @@ fn assemble(
             music: file.defaults.music.unwrap_or(standard.music),
             three_d: file.defaults.three_d.unwrap_or(standard.three_d),
         },
+        price_reload: source.price_reload(&file.prices)?,
         prices: source.prices(&file.prices, &file.models)?,
         deadlines,
         server: file.server,

@@ -100,6 +100,8 @@ pub struct Config {
     pub deadlines: HashMap<String, Duration>,
     /// The margin, and the prices and limits that the operator set.
     pub prices: PriceConfig,
+    /// How often the imported prices are read.
+    pub price_reload: Duration,
     /// The HTTP server.
     pub server: Server,
     /// Rate limits.

@@ -1,6 +1,7 @@
 //! Prices and the margin, as the file writes them: decimals that are taken digit by digit and never become a float.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use aig_domain::catalog::TokenLimits;
 use aig_domain::price::decimal::{self, DecimalError};
@@ -14,6 +15,8 @@ use super::file::{Model, Source};
 
 /// The highest price, in cents per million tokens or cents per unit: 10,000 USD.
 const MOST_CENTS: i64 = 1_000_000;
+/// How often the imported prices are read, unless the file says otherwise: an import is taken up within a minute.
+const RELOAD: Duration = Duration::from_secs(30);
 /// The highest margin, in basis points: 1000 %.
 const MOST_MARGIN: u32 = 100_000;
 
@@ -31,6 +34,7 @@ pub(super) enum Decimal {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct PricesSection {
     pub(super) margin_percent: Option<Spanned<Decimal>>,
+    pub(super) reload_interval_ms: Option<Spanned<u64>>,
 }
 
 impl Source<'_> {
@@ -50,6 +54,15 @@ impl Source<'_> {
             }
         }
         Ok(prices)
+    }
+
+    /// How often the imported prices are read.
+    pub(super) fn price_reload(&self, section: &PricesSection) -> Result<Duration, ConfigError> {
+        match &section.reload_interval_ms {
+            None => Ok(RELOAD),
+            Some(millis) if *millis.get_ref() >= 50 => Ok(Duration::from_millis(*millis.get_ref())),
+            Some(millis) => Err(self.error(millis.span().start, "reload_interval_ms must be at least 50")),
+        }
     }
 
     fn margin(&self, section: &PricesSection) -> Result<u32, ConfigError> {

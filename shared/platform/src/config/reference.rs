@@ -106,6 +106,7 @@ const FILE: &[Setting] = &[
         "5",
         "What is added to every list price, from 0 to 1000; two decimal places. 0 for a gateway of one's own.",
     ),
+    setting("[prices] reload_interval_ms", "30000 (at least 50)", "How often a server reads the imported prices."),
     setting("[server] max_connections", "10000", "The most connections at once."),
     setting("[server] max_connections_per_address", "off", "The most connections of one address."),
     setting("[server] header_timeout_seconds", "10", "How long a client may take to send its request's head."),

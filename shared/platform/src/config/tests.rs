@@ -82,6 +82,7 @@ fn errors_name_the_file_and_the_line() {
         ("[prices]\nmargin_percent = -1", 2, "from 0 to 1000"),
         ("[prices]\nmargin_percent = 2.555", 2, "decimal places"),
         ("[prices]\nmargin = 2", 2, "unknown field"),
+        ("[prices]\nreload_interval_ms = 49", 2, "at least 50"),
     ] {
         let error = error(toml, &[]);
         assert!(error.contains(&format!("aigateway.toml:{line}: ")) && error.contains(words), "{error}");
