@@ -11,10 +11,10 @@ const SHOWN: usize = 20;
 
 /// The table and the sums below it.
 pub(super) fn text(changes: &Changes, read: &Read) -> String {
-    let (changed, new): (Vec<&Change>, Vec<&Change>) = changes.prices.iter().partition(|change| change.old.is_some());
+    let (replaced, new): (Vec<&Change>, Vec<&Change>) = changes.prices.iter().partition(|change| change.old.is_some());
     let implausible: Vec<(&Change, &str)> = changes.implausible().collect();
     let free = read.catalog.0.values().filter(|entry| entry.list.iter().all(|(_, price)| price.0 == 0)).count();
-    let shown = changed.iter().take(SHOWN).chain(new.iter().take(SHOWN));
+    let shown = replaced.iter().take(SHOWN).chain(new.iter().take(SHOWN));
     let width = shown.map(|change| change.model.chars().count()).max().unwrap_or_default();
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -22,7 +22,7 @@ pub(super) fn text(changes: &Changes, read: &Read) -> String {
         let _ = writeln!(out, "US cents, per million for tokens");
         let _ = writeln!(out, "{:width$} {:13} {:>12}    {:>12}", "model", "unit", "now", "imported");
     }
-    for (kind, rows) in [("changed", &changed), ("new", &new)] {
+    for (kind, rows) in [("replaced", &replaced), ("new", &new)] {
         for change in rows.iter().take(SHOWN) {
             let [old, new] = [change.old, change.new].map(|price| cents(change.unit, price));
             let _ = writeln!(out, "{:width$} {:13} {old:>12} -> {new:>12}", change.model, change.unit.as_str());
@@ -36,7 +36,7 @@ pub(super) fn text(changes: &Changes, read: &Read) -> String {
         "{} prices are new, {} change, {} stay as they are; {} limits change. {} of {} models have no price \
          that can be used, {free} cost nothing.",
         new.len(),
-        changed.len(),
+        replaced.len(),
         changes.unchanged,
         changes.limits.len(),
         read.unpriced,
