@@ -172,7 +172,8 @@ proptest! {
 
     #[test]
     fn no_cost_is_above_the_most(price in any_price(), used in any_used(), cached_tokens in 0..=2_000_000u64) {
-        prop_assert!(price.cost(&Used { cached_tokens, ..used }) <= price.most(&used));
+        let cost = price.cost(&Used { cached_tokens, ..used });
+        prop_assert!(cost <= price.most(&used));
     }
 
     #[test]
