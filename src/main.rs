@@ -2,6 +2,7 @@
 
 mod all;
 mod api;
+mod catalog;
 mod migrate;
 mod process;
 mod scheduler;
@@ -35,14 +36,13 @@ enum Command {
     Scheduler,
     /// Bring the database's schema up to date, and make the first account if there is none
     Migrate,
+    /// Import list prices
+    Catalog(catalog::Args),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => process::say_error(&error),
-    }
+    process::exit_code(run(Cli::parse()).await)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -54,5 +54,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Worker(flags) => worker::run(config, flags).await,
         Command::Scheduler => scheduler::run(config).await,
         Command::Migrate => migrate::run(config).await,
+        Command::Catalog(args) => catalog::run(config, args).await,
     }
 }

@@ -62,9 +62,14 @@ pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Says what went wrong to whoever started the process.
-#[expect(clippy::print_stderr, reason = "what went wrong at start is said to whoever started it")]
-pub(crate) fn say_error(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
-    ExitCode::FAILURE
+/// Says what went wrong, if anything did, to whoever started the process.
+#[expect(clippy::print_stderr, reason = "what went wrong is said to whoever started it")]
+pub(crate) fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aig_cache::Signal;
+use aig_platform::prices::Prices;
 use aig_platform::{App, Shutdown};
 use aig_tasks::{ProcessLease, Role};
 use anyhow::Context as _;
@@ -84,6 +85,7 @@ pub async fn run(app: App, listener: TcpListener, shutdown: Shutdown) -> anyhow:
         app: app.clone(),
     });
     app.tracker.spawn(count_processes(app.clone(), shutdown.clone()));
+    app.tracker.spawn(Prices::load(app.clone()).await.keep(shutdown.clone()));
     app.tracker.spawn(api.jobs.clone().run(app.store.clone(), shutdown.clone()));
     app.tracker.spawn(forget_changed_keys(Arc::clone(&api)));
     let door = Door::new(router::router(&api), Arc::clone(&app.clock));

@@ -54,7 +54,16 @@ impl Price {
         i64::try_from(with_margin / divisor + up).ok().map(Nano)
     }
 
-    /// The same sum unit by unit, as it is shown; `None` exactly when [`Self::cost`] is.
+    /// The most that `used` can cost, however much of its input turns out to be cached: what has to be reserved for it. `None`
+    /// as for [`Self::cost`].
+    pub fn most(&self, used: &Used) -> Option<Nano> {
+        // The cost is linear in the cached tokens, so that it is highest at one of the ends.
+        let none = self.cost(&Used { cached_tokens: 0, ..*used })?;
+        let all = self.cost(&Used { cached_tokens: used.input_tokens, ..*used })?;
+        Some(none.max(all))
+    }
+
+    /// The sum of [`Self::cost`] unit by unit, as it is shown; `None` exactly when that is.
     pub fn breakdown(&self, used: &Used) -> Option<Breakdown> {
         let total = self.cost(used)?;
         let lines = self.parts(used)?;

@@ -51,12 +51,10 @@ pub(crate) fn bound(body: &RawObject, model: &Model, default_limit: u64) -> Resu
     // Rejected predictions are billed as output.
     let predicted = body.get("prediction").map_or(0, |value| value.get().len() as u64);
     let output = limit.checked_mul(choices).and_then(|output| output.checked_add(predicted));
-    let used = |cached_tokens| {
-        Some(Used { input_tokens: input, output_tokens: output?, cached_tokens, requests: 1, ..Used::default() })
-    };
-    let amounts = [used(0), used(input)].map(|used| used.and_then(|used| price.cost(&used)));
-    let amount = amounts.into_iter().map(|amount| amount.ok_or(())).collect::<Result<Vec<_>, ()>>();
-    let amount = amount.ok().and_then(|amounts| amounts.into_iter().max());
+    // Cached input may be dearer than fresh input.
+    let amount = output.and_then(|output_tokens| {
+        price.most(&Used { input_tokens: input, output_tokens, requests: 1, ..Used::default() })
+    });
     let amount =
         amount.ok_or_else(|| unbounded("max_tokens", "this much output could cost more than an amount can be"))?;
     Ok(Bound { amount, output_limit: asked.is_none().then_some(limit) })

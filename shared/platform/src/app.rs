@@ -92,7 +92,8 @@ impl App {
             .context("the fetcher for tenants' URLs cannot be set up")?;
         let providers =
             Registry::new(config.providers.clone(), &client, &fetcher, Arc::clone(&clock), &config.deadlines)
-                .context("the providers cannot be set up")?;
+                .context("the providers cannot be set up")?
+                .with_prices(config.prices.clone());
         let broker = open_broker(&config, &tracker).await?;
         let live_apis = Arc::new(AtomicU32::new(1));
         let Cache { bus, limiter } = open_cache(&config, &clock, &live_apis, &tracker)?;

@@ -8,6 +8,7 @@ pub mod datadir;
 pub mod first_account;
 pub mod health;
 pub mod lifecycle;
+pub mod prices;
 pub mod readiness;
 pub mod telemetry;
 

@@ -19,6 +19,15 @@ pub(crate) fn for_update(tx: &Tx) -> &'static str {
     }
 }
 
+/// What keeps a second import of prices out until the transaction ends, while everybody reads on.
+pub(crate) fn lock_prices(tx: &Tx) -> Option<&'static str> {
+    match tx {
+        // BEGIN IMMEDIATE already holds the only write lock.
+        Tx::Sqlite(_) => None,
+        Tx::Postgres(_) => Some("LOCK TABLE prices IN SHARE ROW EXCLUSIVE MODE"),
+    }
+}
+
 /// Whether the fault lies with the connection or the server's coming and going, not with the statement: another connection
 /// may do better. 57P01 to 57P03: the server is shutting down, has crashed, is starting.
 pub(crate) fn is_lost_connection(error: &sqlx::Error) -> bool {

@@ -29,6 +29,7 @@ mod ledger_rows;
 mod overdue;
 mod page;
 mod postgres;
+mod prices;
 mod refunds;
 mod requests;
 mod reservations;

@@ -171,6 +171,12 @@ proptest! {
     }
 
     #[test]
+    fn no_cost_is_above_the_most(price in any_price(), used in any_used(), cached_tokens in 0..=2_000_000u64) {
+        let cost = price.cost(&Used { cached_tokens, ..used });
+        prop_assert!(cost <= price.most(&used));
+    }
+
+    #[test]
     fn every_breakdown_adds_up(price in any_price(), used in any_used()) {
         let shown = price.breakdown(&used).unwrap();
         prop_assert_eq!(shown.lines.iter().map(|line| line.amount.0).sum::<i128>(), shown.list.0);

@@ -11,6 +11,7 @@ use toml::Spanned;
 use url::Url;
 
 use super::ConfigError;
+use super::prices::{Decimal, PricesSection};
 use super::sections::{Chat, Server, Tasks, Tiers, Worker};
 
 /// The whole file.
@@ -31,6 +32,7 @@ pub(super) struct File {
     pub(super) providers: BTreeMap<String, Provider>,
     pub(super) defaults: Defaults,
     pub(super) models: BTreeMap<String, Model>,
+    pub(super) prices: PricesSection,
     pub(super) server: Server,
     pub(super) tiers: Tiers,
     pub(super) chat: Chat,
@@ -71,10 +73,20 @@ pub(super) struct Defaults {
 }
 
 /// `[models."NAME/m"]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Model {
-    deadline_seconds: Spanned<f64>,
+    deadline_seconds: Option<Spanned<f64>>,
+    pub(super) max_input_tokens: Option<u64>,
+    pub(super) max_output_tokens: Option<u64>,
+    pub(super) input_cents_per_million: Option<Spanned<Decimal>>,
+    pub(super) output_cents_per_million: Option<Spanned<Decimal>>,
+    pub(super) cached_input_cents_per_million: Option<Spanned<Decimal>>,
+    pub(super) cents_per_image: Option<Spanned<Decimal>>,
+    pub(super) cents_per_video_second: Option<Spanned<Decimal>>,
+    pub(super) cents_per_music_second: Option<Spanned<Decimal>>,
+    pub(super) cents_per_mesh: Option<Spanned<Decimal>>,
+    pub(super) cents_per_request: Option<Spanned<Decimal>>,
 }
 
 /// A file that was read, for errors that point into it.
@@ -90,7 +102,7 @@ impl Source<'_> {
             .map_err(|error| self.error(error.span().map_or(0, |span| span.start), error.message()))
     }
 
-    fn error(&self, offset: usize, message: &str) -> ConfigError {
+    pub(super) fn error(&self, offset: usize, message: &str) -> ConfigError {
         let line = self.text.get(..offset).unwrap_or("").matches('\n').count() + 1;
         ConfigError(format!("{}:{line}: {message}", self.path.display()))
     }
@@ -135,13 +147,13 @@ impl Source<'_> {
         Ok(ProviderConfig { name, kind, base_url, api_key, models, quirks, idempotent_submit })
     }
 
-    /// The deadlines by model.
-    pub(super) fn deadline(&self, model: &Model) -> Result<Duration, ConfigError> {
-        let seconds = *model.deadline_seconds.get_ref();
-        if (0.1..=86_400.0).contains(&seconds) {
-            Ok(Duration::from_secs_f64(seconds))
+    /// The deadline of a model, if it has one.
+    pub(super) fn deadline(&self, model: &Model) -> Result<Option<Duration>, ConfigError> {
+        let Some(seconds) = &model.deadline_seconds else { return Ok(None) };
+        if (0.1..=86_400.0).contains(seconds.get_ref()) {
+            Ok(Some(Duration::from_secs_f64(*seconds.get_ref())))
         } else {
-            Err(self.error(model.deadline_seconds.span().start, "deadline_seconds must be from 0.1 to 86400"))
+            Err(self.error(seconds.span().start, "deadline_seconds must be from 0.1 to 86400"))
         }
     }
 }

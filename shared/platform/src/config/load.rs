@@ -54,7 +54,7 @@ fn assemble(
     let link = |name: &str, text: Option<String>| text.map(|text| environment::link_url(name, &text)).transpose();
     let mut deadlines = std::collections::HashMap::new();
     for (id, model) in &file.models {
-        deadlines.insert(id.clone(), source.deadline(model)?);
+        deadlines.extend(source.deadline(model)?.map(|deadline| (id.clone(), deadline)));
     }
     let standard = Defaults::default();
     let config = Config {
@@ -85,6 +85,8 @@ fn assemble(
             music: file.defaults.music.unwrap_or(standard.music),
             three_d: file.defaults.three_d.unwrap_or(standard.three_d),
         },
+        price_reload: source.price_reload(&file.prices)?,
+        prices: source.prices(&file.prices, &file.models)?,
         deadlines,
         server: file.server,
         tiers: file.tiers,

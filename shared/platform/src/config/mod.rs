@@ -5,6 +5,7 @@
 mod environment;
 mod file;
 mod load;
+mod prices;
 pub mod reference;
 mod sections;
 mod split;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use aig_domain::Secret;
 use aig_files::S3Config;
 use aig_inference::Defaults;
-use aig_providers::ProviderConfig;
+use aig_providers::{PriceConfig, ProviderConfig};
 use aig_store::StoreConfig;
 use ipnet::IpNet;
 
@@ -97,6 +98,10 @@ pub struct Config {
     pub defaults: Defaults,
     /// Deadlines of jobs by model id, where the operator set them.
     pub deadlines: HashMap<String, Duration>,
+    /// The margin, and the prices and limits that the operator set.
+    pub prices: PriceConfig,
+    /// How often the imported prices are read.
+    pub price_reload: Duration,
     /// The HTTP server.
     pub server: Server,
     /// Rate limits.

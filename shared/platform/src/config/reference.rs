@@ -86,6 +86,27 @@ const FILE: &[Setting] = &[
         "video and 3d 1800, music 900",
         "When a job of this model is given up.",
     ),
+    setting(
+        "[models.\"NAME/m\"] input_cents_per_million, output_cents_per_million, cached_input_cents_per_million",
+        "see below",
+        "List prices of tokens, in US cents per million. A decimal such as 15, 0.375 or \"0.375\", with at most 4 decimal places. Cached input without a price costs what input does.",
+    ),
+    setting(
+        "[models.\"NAME/m\"] cents_per_image, cents_per_video_second, cents_per_music_second, cents_per_mesh, cents_per_request",
+        "see below",
+        "List prices of everything else, in US cents. A price per request is added to the others, and stands for those that are missing.",
+    ),
+    setting(
+        "[models.\"NAME/m\"] max_input_tokens, max_output_tokens",
+        "see below",
+        "How many tokens a call of this model may take: bounds what it may cost.",
+    ),
+    setting(
+        "[prices] margin_percent",
+        "5",
+        "What is added to every list price, from 0 to 1000; two decimal places. 0 for a gateway of one's own.",
+    ),
+    setting("[prices] reload_interval_ms", "30000 (at least 50)", "How often a server reads the imported prices."),
     setting("[server] max_connections", "10000", "The most connections at once."),
     setting("[server] max_connections_per_address", "off", "The most connections of one address."),
     setting("[server] header_timeout_seconds", "10", "How long a client may take to send its request's head."),
@@ -118,6 +139,22 @@ const FILE: &[Setting] = &[
     setting("[tasks] submit_attempts", "8 (at least 1)", "How often a submit is tried before the job fails."),
 ];
 
+const PRICES: &str = "
+## Whose price counts
+
+The first of these that has a price for a model is its whole price list:
+
+1. `[models.\"NAME/m\"]` in `aigateway.toml`. What it leaves out has no price; nothing is filled in from below.
+2. The sandbox's own list.
+3. The catalogue that `aigateway catalog import FILE` read from LiteLLM's `model_prices_and_context_window.json`. A model `NAME/m`
+   has the price of the entry `NAME/m`, else that of the entry `m`: `openai/gpt-4o` finds `gpt-4o`, and a provider that the
+   configuration calls `azure` finds `azure/gpt-4o`. A model that costs you something else, such as one on a server of your
+   own, needs a price of its own in `aigateway.toml`, which may be 0.
+
+A model without a price cannot be used under a cap. Token limits are looked for in the same order, one by one. Prices that change apply
+to what is accepted from then on; what is under way keeps its own.
+";
+
 /// The page.
 pub fn page() -> String {
     let mut page = String::from(
@@ -131,5 +168,6 @@ pub fn page() -> String {
             let _ = writeln!(page, "| `{name}` | {default} | {meaning} |");
         }
     }
+    page.push_str(PRICES);
     page
 }

@@ -69,10 +69,50 @@ fn errors_name_the_file_and_the_line() {
         (&format!("{provider}base_url = 'http://x'\napi_key_env = 'NOPE'"), 5, "NOPE is not set"),
         (&provider.replace("'*'", "'x'\nbase_url = 'http://x'"), 3, "list of names"),
         ("[models.'a/b']\ndeadline_seconds = 0", 2, "deadline_seconds"),
+        ("[models.'a/b']\n\ncents_per_mesh = -1", 3, "cents_per_mesh is below zero"),
+        ("[models.'a/b']\ncents_per_mesh = 1.00000000001", 2, "more decimal places than can be kept: 10"),
+        ("[models.'a/b']\ninput_cents_per_million = '0.00001'", 2, "more decimal places than can be kept: 4"),
+        ("[models.'a/b']\ninput_cents_per_million = 1_000_001", 2, "more than 1000000 cents"),
+        ("[models.'a/b']\ninput_cents_per_million = inf", 2, "not a decimal number"),
+        ("[models.'a/b']\ninput_cents_per_million = '1 c'", 2, "not a decimal number"),
+        ("[models.'a/b']\ninput_cents_per_million = true", 2, ""),
+        ("[models.'a/b']\ncents_per_video = 1", 2, "unknown field"),
+        ("[models.'a/b']\nmax_input_tokens = -1", 2, ""),
+        ("[prices]\nmargin_percent = 1001", 2, "from 0 to 1000"),
+        ("[prices]\nmargin_percent = -1", 2, "from 0 to 1000"),
+        ("[prices]\nmargin_percent = 2.555", 2, "decimal places"),
+        ("[prices]\nmargin = 2", 2, "unknown field"),
+        ("[prices]\nreload_interval_ms = 49", 2, "at least 50"),
     ] {
         let error = error(toml, &[]);
         assert!(error.contains(&format!("aigateway.toml:{line}: ")) && error.contains(words), "{error}");
     }
+}
+
+#[test]
+fn prices_are_taken_digit_by_digit() {
+    let toml = "[models.'up/m']\ninput_cents_per_million = '15'\noutput_cents_per_million = 0.375\n\
+                cached_input_cents_per_million = 1_0.000_1\nmax_output_tokens = 4096\n[models.'up/n']\ncents_per_image = 4\n\
+                cents_per_video_second = 1e-3\ncents_per_music_second = 0\ncents_per_mesh = \"0.0000000001\"\n\
+                cents_per_request = 1000000\n[models.'up/o']\ndeadline_seconds = 1\n[prices]\nmargin_percent = 2.5\n";
+    let prices = load_with(toml, &[], &[]).unwrap().prices;
+    let pico = |id: &str| prices.models[id].list.iter().map(|(unit, pico)| (unit.as_str(), pico.0)).collect::<Vec<_>>();
+    assert_eq!(pico("up/m"), [("input", 150_000), ("output", 3750), ("cached_input", 100_001)]);
+    let n = [
+        ("image", 40_000_000_000),
+        ("video_second", 10_000_000),
+        ("music_second", 0),
+        ("mesh", 1),
+        ("request", 10_000_000_000_000_000),
+    ];
+    assert_eq!(pico("up/n"), n);
+    assert_eq!(prices.models["up/m"].limits.max_output_tokens, Some(4096));
+    assert!(!prices.models.contains_key("up/o"));
+    assert_eq!(prices.margin_bp, 250);
+    let margin =
+        |value: &str| load_with(&format!("[prices]\nmargin_percent = {value}"), &[], &[]).unwrap().prices.margin_bp;
+    assert_eq!([margin("0"), margin("'1000'"), margin("0.01")], [0, 100_000, 1]);
+    assert_eq!(load_with("", &[], &[]).unwrap().prices.margin_bp, 500);
 }
 
 #[test]
@@ -141,12 +181,15 @@ fn docs_configuration_is_up_to_date() {
 #[test]
 fn every_setting_of_the_file_is_on_the_page() {
     let page = reference::page();
-    for source in [include_str!("file.rs"), include_str!("sections.rs")] {
+    for source in [include_str!("file.rs"), include_str!("prices.rs"), include_str!("sections.rs")] {
         let names = source.lines().filter_map(|line| {
             let line = line.trim();
             let renamed = line.strip_prefix("#[serde(rename = \"").and_then(|rest| rest.split('"').next());
             let field = line.strip_prefix("pub(super) ").or(line.strip_prefix("pub ")).unwrap_or(line);
-            let plain = field.ends_with("64,") || field.ends_with("u32,") || field.ends_with("usize,");
+            let plain = field.ends_with("64,")
+                || field.ends_with("Decimal>>,")
+                || field.ends_with("u32,")
+                || field.ends_with("usize,");
             renamed.or(plain.then(|| field.split(':').next().unwrap_or_default()))
         });
         for name in names {

@@ -11,6 +11,7 @@ mod lanes;
 mod leaders;
 mod leases;
 mod money;
+mod prices;
 mod processes;
 mod proxy;
 mod retain;

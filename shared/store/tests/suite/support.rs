@@ -189,7 +189,22 @@ impl TestStore {
         }
     }
 
-    /// Stores a job of `account`.
+    /// Reads rows that the store itself has no use for.
+    pub async fn rows<R>(&self, sql: &'static str) -> Vec<R>
+    where
+        R: for<'r> sqlx::FromRow<'r, sqlx::sqlite::SqliteRow> + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+        R: Send + Unpin,
+    {
+        let url = self.config.url.expose();
+        if url.starts_with("sqlite:") {
+            let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+            sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
+        } else {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
+        }
+    }
+
     /// Makes the account `id`, unless it is there.
     pub async fn account(&self, id: &str) {
         if self.store.webhook_secrets(id).await.is_err() {
