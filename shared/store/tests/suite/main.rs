@@ -10,6 +10,7 @@ mod faults;
 mod lanes;
 mod leaders;
 mod leases;
+mod model;
 mod money;
 mod prices;
 mod processes;
