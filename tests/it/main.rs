@@ -5,6 +5,7 @@
 mod catalog;
 mod chaos;
 mod chat;
+mod doctor;
 mod events;
 mod faults;
 mod files;
