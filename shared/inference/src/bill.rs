@@ -15,11 +15,16 @@ use aig_domain::{Clock, Error, Millis, Nano};
 use aig_store::{CallEnd, MoneyEnd, NewCall, RequestOutcome, RequestRow, Store, StoreError};
 use async_trait::async_trait;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 /// How long an end is written again and again while the database is away. After that a reservation runs out by itself.
 const WRITE_FOR: Duration = Duration::from_mins(10);
 /// How long after its longest time a call's reservation runs out.
 const GRACE: Duration = Duration::from_mins(2);
+
+/// When a commit that was lost is looked for again.
+const LATE: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_mins(1)];
 
 /// Where the money of calls is written.
 #[async_trait]
@@ -44,6 +49,7 @@ pub(crate) trait Books: Send + Sync {
 pub(crate) struct Database {
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tracker: TaskTracker,
 }
 
 #[async_trait]
@@ -57,8 +63,21 @@ impl Books for Database {
     }
 
     async fn reserve(&self, call: NewCall) -> Result<Reservation, Error> {
-        let now = call.created_at;
-        self.store.reserve_call(call).await?.map_err(|exhausted| Error::budget(*exhausted, now))
+        let (id, now) = (call.id.clone(), call.created_at);
+        match self.store.reserve_call(call).await {
+            Ok(reserved) => reserved.map_err(|exhausted| Error::budget(*exhausted, now)),
+            Err(StoreError::Database { source, commit_unknown: true }) => {
+                tracing::warn!(request_id = id, error = %source, "it is not known whether a call was reserved");
+                self.tracker.spawn(release_late(self.store.clone(), id, now));
+                // Whatever became of the reservation, the call was not made.
+                Err(Error::unavailable(
+                    "The database went away while the money for this request was reserved. The request was not sent to the \
+                     provider, and nothing was charged. A retry is safe.",
+                    5,
+                ))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn receive(&self, receipt: Receipt) -> Billing {
@@ -85,6 +104,18 @@ impl Books for Database {
                     tokio::time::sleep(jitter(wait, 20)).await;
                 }
             }
+        }
+    }
+}
+
+/// Releases a reservation that may come to be although its caller was told that it did not: a commit that was lost may come
+/// through late.
+async fn release_late(store: Store, id: String, at: Millis) {
+    for wait in LATE {
+        tokio::time::sleep(wait).await;
+        let end = CallEnd { id: id.clone(), reserved: true, end: MoneyEnd::Release, at, row: None };
+        if let Err(error) = store.end_call(end).await {
+            tracing::debug!(request_id = id, %error, "a reservation that may have come late is released again");
         }
     }
 }

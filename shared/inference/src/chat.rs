@@ -106,7 +106,7 @@ impl Chat {
         config: ChatConfig,
         tracker: TaskTracker,
     ) -> Self {
-        let books = Arc::new(Database { store, clock });
+        let books = Arc::new(Database { store, clock, tracker: tracker.clone() });
         Self { registry, books, defaults, config, tracker }
     }
 
