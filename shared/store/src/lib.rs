@@ -48,7 +48,7 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::{Accepted, NewCall, NewJob, Raised};
 pub use accounts::{ApiKey, NewAccount, NewApiKey, Scope, WebhookSecrets};
-pub use caps::TagBudget;
+pub use caps::Budget;
 pub use clock::database_clock;
 pub use db::StoreConfig;
 pub use dispatch::DueWork;
