@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bill::{Charged, Closing, charge};
+use crate::bill::{Charged, Closing};
 use crate::chat::{CLIENT_LEFT, Call, estimate};
 use crate::errors;
 use crate::relay::{self, WireUsage};
@@ -119,7 +119,7 @@ fn settle(call: &Call, open: OpenCall, body: &Bytes) -> Ended {
         estimated: true,
     };
     let counted = completion.usage.and_then(|usage| serde_json::from_str::<WireUsage>(usage.get()).ok());
-    let charged = charge(call.bill.terms.price, counted.as_ref().map(WireUsage::usage), estimated);
+    let charged = call.bill.terms.tariff().charge(counted.as_ref().map(WireUsage::usage), estimated);
     let answer = with_cost(body, completion.usage, &charged).unwrap_or_else(|| body.clone());
     (Ok((answer, charged)), Closing::Answered(open, charged))
 }

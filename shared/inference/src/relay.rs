@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use aig_domain::budget::Usage;
 use aig_domain::json::RawObject;
-use aig_domain::price::Price;
 use aig_domain::{Error, Nano};
 use aig_fetch::sse::{Framer, event_data};
 use bytes::{Bytes, BytesMut};
@@ -15,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::bill::{Charged, charge};
+use crate::bill::{Charged, Tariff};
 use crate::chat::estimate;
 use crate::errors;
 
@@ -28,7 +27,7 @@ pub(crate) struct Relay {
     /// The client asked for usage in OpenAI's form: a chunk with `choices: []`.
     include_usage: bool,
     request_bytes: usize,
-    price: Option<Price>,
+    tariff: Tariff,
     /// What the model wrote so far.
     written_bytes: usize,
     usage: Option<WireUsage>,
@@ -123,12 +122,12 @@ impl WireUsage {
 }
 
 impl Relay {
-    pub(crate) fn new(include_usage: bool, request_bytes: usize, price: Option<Price>) -> Self {
+    pub(crate) fn new(include_usage: bool, request_bytes: usize, tariff: Tariff) -> Self {
         Self {
             framer: Framer::new(MAX_EVENT),
             include_usage,
             request_bytes,
-            price,
+            tariff,
             written_bytes: 0,
             usage: None,
             usage_event: None,
@@ -187,7 +186,7 @@ impl Relay {
 
     /// What was used so far, and what that costs.
     pub(crate) fn charged(&self) -> Charged {
-        charge(self.price, self.usage.as_ref().map(WireUsage::usage), self.estimated())
+        self.tariff.charge(self.usage.as_ref().map(WireUsage::usage), self.estimated())
     }
 
     fn event(&mut self, event: Bytes, out: &mut BytesMut) -> Result<(), Error> {

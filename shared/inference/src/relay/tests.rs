@@ -13,7 +13,7 @@ const DONE: &str = "data: [DONE]\n\n";
 
 /// Relays chunks to their end: what the client gets, the error if there is one, and the usage.
 fn relay<'a>(include_usage: bool, chunks: impl IntoIterator<Item = &'a [u8]>) -> (String, Option<Error>, Usage) {
-    let (mut relay, mut out) = (Relay::new(include_usage, 40, None), BytesMut::new());
+    let (mut relay, mut out) = (Relay::new(include_usage, 40, Tariff::default()), BytesMut::new());
     let run = || {
         for chunk in chunks {
             relay.push(chunk, &mut out)?;
