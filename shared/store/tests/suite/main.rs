@@ -17,4 +17,5 @@ mod proxy;
 mod retain;
 mod support;
 mod tenants;
+mod usage;
 mod webhooks;
