@@ -217,7 +217,7 @@ mod tests {
                 {"unit": "input", "quantity": 10, "price_cents": 100, "per": 1_000_000, "amount_cents": 0.001},
                 {"unit": "output", "quantity": 5, "price_cents": 400, "per": 1_000_000, "amount_cents": 0.002},
             ],
-            "list_cents": 0.003, "margin_percent": 5.5, "margin_cents": 0.000165, "total_cents": 0.003165,
+            "list_cents": 0.003, "margin_percent": 5.5, "margin_cents": 0.000_165, "total_cents": 0.003_165,
             "price": [
                 {"unit": "input", "price_cents": 100, "per": 1_000_000},
                 {"unit": "output", "price_cents": 400, "per": 1_000_000},
