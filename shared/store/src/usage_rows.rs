@@ -1,9 +1,10 @@
 //! Usage rows as their owner reads them: pages of them, and one request with all that is known of its money.
 
+use std::time::Duration;
+
 use aig_domain::caps::Payer;
 use aig_domain::{Millis, Nano, id};
 use sqlx::FromRow;
-use std::time::Duration;
 
 use crate::db::on;
 use crate::jobs::JobsOf;
