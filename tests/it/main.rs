@@ -20,4 +20,5 @@ mod scale;
 mod servers;
 mod tenants;
 mod upstream;
+mod usage;
 mod webhooks;

@@ -38,6 +38,8 @@ mod settle;
 mod sql;
 mod steps;
 mod sub_accounts;
+mod usage;
+mod usage_rows;
 mod webhooks;
 mod workers;
 
@@ -70,6 +72,8 @@ pub use retain::Expired;
 pub use settle::CallEnd;
 pub use steps::{Step, StepKind};
 pub use sub_accounts::{NewSubAccount, SubAccount, SubAccountChange};
+pub use usage::{DayUsage, ModelUsage, SubAccountUsage, Sums, UsageLine, UsageLines};
+pub use usage_rows::{OpenRequest, Refund, RequestDetail, RequestFilter, ReservationState, SeenRequest};
 pub use webhooks::WebhookHistory;
 pub use workers::{LeaseConnection, Role};
 

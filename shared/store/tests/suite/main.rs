@@ -18,4 +18,5 @@ mod proxy;
 mod retain;
 mod support;
 mod tenants;
+mod usage;
 mod webhooks;
