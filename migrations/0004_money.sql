@@ -61,6 +61,10 @@ ALTER TABLE reservations ADD COLUMN period BIGINT;
 -- job | chat
 ALTER TABLE reservations ADD COLUMN kind TEXT;
 ALTER TABLE reservations ADD COLUMN charged BIGINT;
+-- Of a settled one: what may have been billed upstream beyond the charge, and stays uncertain.
+ALTER TABLE reservations ADD COLUMN doubt BIGINT;
+ALTER TABLE reservations ADD COLUMN model TEXT;
+ALTER TABLE reservations ADD COLUMN provider TEXT;
 -- The prices it was made with, as JSON.
 ALTER TABLE reservations ADD COLUMN price TEXT;
 -- A chat call has ended by then, or nobody will ever say how. Jobs have none: their end is in the same transaction.

@@ -99,11 +99,21 @@ pub struct ErrorObject {
     pub budget: Option<BudgetObject>,
 }
 
-/// A cap that a request did not fit under. Amounts are in cents.
+/// A cap that a request did not fit under. Amounts are in cents; a sub-account is told none of the account above it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BudgetObject {
     /// `account`, `sub_account`, `key` or `tag`.
     pub scope: &'static str,
+    /// When the cap has room again, in Unix seconds.
+    pub resets_at: i64,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Option<BudgetStanding>,
+}
+
+/// How a cap stands. Amounts are in cents.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BudgetStanding {
     /// The id of that account, sub-account or key, or the tag.
     pub scope_id: String,
     /// The most that may be spent in a month.
@@ -118,22 +128,19 @@ pub struct BudgetObject {
     /// What this request could have cost.
     #[schema(value_type = f64)]
     pub requested_cents: serde_json::Number,
-    /// When the cap has room again, in Unix seconds.
-    pub resets_at: i64,
 }
 
 impl From<&BudgetDetail> for BudgetObject {
-    fn from(BudgetDetail { exhausted, resets_at }: &BudgetDetail) -> Self {
+    fn from(BudgetDetail { exhausted, is_hidden, resets_at }: &BudgetDetail) -> Self {
         let balance = &exhausted.balance;
-        Self {
-            scope: exhausted.scope.kind.as_str(),
+        let standing = (!is_hidden).then(|| BudgetStanding {
             scope_id: exhausted.scope.name().to_owned(),
             cap_cents: balance.cap.unwrap_or_default().cents_json(),
             spent_cents: balance.spent.cents_json(),
             held_cents: balance.held.plus(balance.uncertain).cents_json(),
             requested_cents: exhausted.wanted.cents_json(),
-            resets_at: resets_at.unix_seconds(),
-        }
+        });
+        Self { scope: exhausted.scope.kind.as_str(), resets_at: resets_at.unix_seconds(), standing }
     }
 }
 

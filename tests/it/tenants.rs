@@ -409,6 +409,7 @@ async fn tag_budgets_are_made_changed_and_ended() {
     let list = gateway.get("/v1/budgets").await.body;
     assert_eq!((&list["data"], &list["has_more"]), (&json!([patched.body]), &json!(false)));
     for (body, param) in [
+        (json!({ "tag": " ", "monthly_cap_cents": 1 }), "tag"),
         (json!({ "tag": "t".repeat(65), "monthly_cap_cents": 1 }), "tag"),
         (json!({ "tag": "t" }), "monthly_cap_cents"),
         (json!({ "tag": "t", "monthly_cap_cents": null }), "monthly_cap_cents"),

@@ -61,6 +61,20 @@ impl Fields {
         })
     }
 
+    /// Refuses a blank text where one is given: without it the request would mean something larger.
+    ///
+    /// # Errors
+    /// A 400 that names the member.
+    pub fn not_blank(&self, name: &str) -> Result<(), Error> {
+        match self.value::<String>(name) {
+            Ok(Change::Set(text)) if text.trim().is_empty() => Err(Error::invalid(
+                name,
+                format!("`{name}` is blank. Leave it out if you mean none. Nothing was done."),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// A label of costs.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use aig_domain::Error;
 use aig_platform::App;
 
 /// How many rounds one tick makes at most; what is left waits for the next.
-const ROUNDS: u32 = 20;
+const ROUNDS: u32 = 200;
 
 pub(crate) async fn tick(app: App) -> Result<(), Error> {
     let mut last = None;

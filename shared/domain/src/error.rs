@@ -5,6 +5,8 @@
 use std::fmt;
 
 use crate::caps::Exhausted;
+use crate::caps::Payer;
+use crate::caps::ScopeKind::{Key, SubAccount};
 use crate::{Millis, Month, Nano};
 
 /// What went wrong, as far as a caller is concerned. Each kind has exactly one HTTP status.
@@ -74,6 +76,8 @@ pub struct Error {
 pub struct BudgetDetail {
     /// Whose cap, how it stands, and what the request could cost.
     pub exhausted: Exhausted,
+    /// Whether that is none of the caller's business: a sub-account is told nothing about the account above it.
+    pub is_hidden: bool,
     /// When the period ends, and the cap has room again.
     pub resets_at: Millis,
 }
@@ -103,37 +107,16 @@ impl Error {
         )
     }
 
-    /// The 402 of a request that came at `now` and does not fit under a cap.
-    pub fn budget(exhausted: Exhausted, now: Millis) -> Self {
-        let (month, balance) = (Month::of(now), exhausted.balance);
-        let cents = |amount: Nano| amount.cents_json();
-        let (cap, left) = (balance.cap.unwrap_or_default(), balance.left().unwrap_or_default());
-        let why = if left == Nano::ZERO {
-            let under_way = match balance.held.plus(balance.uncertain) {
-                Nano::ZERO => String::new(),
-                more => format!(" and {} promised to requests under way or in doubt", cents(more)),
-            };
-            format!(
-                "The monthly cap of the {} is reached: of {} cents, {} are spent{under_way}.",
-                exhausted.scope,
-                cents(cap),
-                cents(balance.spent)
-            )
-        } else {
-            format!(
-                "This request could cost up to {} cents, and {} of {} are left under the monthly cap of the {}.",
-                cents(exhausted.wanted),
-                cents(left),
-                cents(cap),
-                exhausted.scope
-            )
-        };
+    /// The 402 of a request that came at `now`, for which `payer` was to pay, and that does not fit under a cap.
+    pub fn budget(exhausted: Exhausted, payer: &Payer, now: Millis) -> Self {
+        let month = Month::of(now);
+        let is_hidden = payer.sub_account_id.is_some() && !matches!(exhausted.scope.kind, SubAccount | Key);
         let message = format!(
-            "{why} It was not sent to the provider, and nothing was charged. The cap has room again on {}-01 (UTC), or when it is \
-             raised.",
-            month.next()
+            "{} It was not sent to the provider, and nothing was charged. {}",
+            why(&exhausted, is_hidden),
+            when(&exhausted, is_hidden, month)
         );
-        let detail = BudgetDetail { exhausted, resets_at: month.ends() };
+        let detail = BudgetDetail { exhausted, is_hidden, resets_at: month.ends() };
         Self { budget: Some(Box::new(detail)), ..Self::new(ErrorKind::BudgetExceeded, message) }
     }
 
@@ -148,6 +131,37 @@ impl Error {
         self.retry_after = Some(seconds.clamp(1, 120));
         self
     }
+}
+
+fn why(exhausted: &Exhausted, is_hidden: bool) -> String {
+    let Exhausted { scope, balance, wanted } = exhausted;
+    let (cap, left) = (balance.cap.unwrap_or_default().cents_json(), balance.left().unwrap_or_default());
+    let under_way = balance.held.plus(balance.uncertain);
+    if is_hidden {
+        "A monthly cap of the account above this key leaves no room for this request.".into()
+    } else if left > Nano::ZERO {
+        let (wanted, left) = (wanted.cents_json(), left.cents_json());
+        format!(
+            "This request could cost up to {wanted} cents, and {left} of {cap} are left under the monthly cap of the {scope}."
+        )
+    } else if under_way > Nano::ZERO {
+        let (spent, under_way) = (balance.spent.cents_json(), under_way.cents_json());
+        format!(
+            "The monthly cap of the {scope} is reached: of {cap} cents, {spent} are spent, and {under_way} are promised to requests \
+             under way or in doubt."
+        )
+    } else {
+        format!("The monthly cap of the {scope} is reached: of {cap} cents, {} are spent.", balance.spent.cents_json())
+    }
+}
+
+fn when(exhausted: &Exhausted, is_hidden: bool, month: Month) -> String {
+    let Exhausted { balance, wanted, .. } = exhausted;
+    if !is_hidden && balance.cap.is_some_and(|cap| *wanted > cap) {
+        return "It does not fit under that cap at all: ask for less, or raise the cap.".into();
+    }
+    let sooner = if balance.held > Nano::ZERO { " when requests under way turn out cheaper," } else { "" };
+    format!("The cap has room again{sooner} on {}-01 (UTC), or when it is raised.", month.next())
 }
 
 impl ErrorKind {

@@ -10,6 +10,8 @@ pub struct Nano(pub i64);
 impl Nano {
     /// Nothing.
     pub const ZERO: Self = Self(0);
+    /// The most that one request may cost: ten million dollars. So no sum of a month can be more than an amount can be.
+    pub const MOST_PER_REQUEST: Self = Self(10_000_000_000_000_000);
     /// One US cent.
     pub const CENT: Self = Self(10_000_000);
 

@@ -63,9 +63,9 @@ impl Books for Database {
     }
 
     async fn reserve(&self, call: NewCall) -> Result<Reservation, Error> {
-        let (id, now) = (call.id.clone(), call.created_at);
+        let (id, now, payer) = (call.id.clone(), call.created_at, call.payer.clone());
         match self.store.reserve_call(call).await {
-            Ok(reserved) => reserved.map_err(|exhausted| Error::budget(*exhausted, now)),
+            Ok(reserved) => reserved.map_err(|exhausted| Error::budget(*exhausted, &payer, now)),
             Err(StoreError::Database { source, commit_unknown: true }) => {
                 tracing::warn!(request_id = id, error = %source, "it is not known whether a call was reserved");
                 self.tracker.spawn(release_late(self.store.clone(), id, now));
@@ -89,8 +89,8 @@ impl Books for Database {
         loop {
             match self.store.end_call(end.clone()).await {
                 Ok(()) => return,
-                Err(error @ StoreError::Closed) => {
-                    tracing::warn!(request_id = end.id, %error, "the end of a call was not written");
+                Err(error) if error.is_final() => {
+                    tracing::error!(request_id = end.id, %error, "the end of a call was not written");
                     return;
                 }
                 Err(error) if begun.elapsed() > WRITE_FOR => {
@@ -167,9 +167,10 @@ impl Tariff {
     pub(crate) fn charge(&self, counted: Option<Usage>, estimated: Usage) -> Charged {
         let estimated = Usage { estimated: true, ..estimated };
         let Some(price) = self.price else { return Charged { usage: counted.unwrap_or(estimated), cost: None } };
-        let own = price.cost(&Used::chat(&estimated)).unwrap_or_default();
+        let cost = |usage: &Usage| price.cost(&Used::chat(usage)).filter(|cost| *cost <= Nano::MOST_PER_REQUEST);
+        let own = cost(&estimated).unwrap_or_default();
         let own = self.bound.map_or(own, |bound| own.min(bound));
-        match counted.map(|usage| (usage, price.cost(&Used::chat(&usage)))) {
+        match counted.map(|usage| (usage, cost(&usage))) {
             Some((usage, Some(cost))) if cost > Nano::ZERO || own == Nano::ZERO => Charged { usage, cost: Some(cost) },
             _ => Charged { usage: estimated, cost: Some(own) },
         }
@@ -205,6 +206,8 @@ impl Bill {
             created_at: terms.created_at,
             expires_at: terms.created_at.plus(terms.longest + GRACE),
             owner: terms.owner.clone(),
+            model: terms.model.clone(),
+            provider: terms.provider.clone(),
         };
         self.books.reserve(call).await
     }
@@ -215,7 +218,10 @@ impl Bill {
             Closing::Answered(open, charged) => {
                 let billing = self.books.receive(open.billed(charged.usage));
                 debug_assert!(matches!(billing, Billing::Billed(_)), "it was answered");
-                (MoneyEnd::Charge(charged.cost.unwrap_or_default()), charged, outcome)
+                let cost = charged.cost.unwrap_or_default();
+                // What broke off before the provider counted may have cost more than what came.
+                let whole = outcome == RequestOutcome::Completed || !charged.usage.estimated;
+                (if whole { MoneyEnd::Charge(cost) } else { MoneyEnd::AtLeast(cost) }, charged, outcome)
             }
             Closing::Refused(receipt) => match self.books.receive(receipt) {
                 Billing::NotSent => (MoneyEnd::Release, Charged::default(), outcome),
@@ -232,7 +238,11 @@ impl Bill {
             }
         };
         let terms = &self.terms;
-        let used = if matches!(end, MoneyEnd::Charge(_)) { Used::chat(&charged.usage) } else { Used::default() };
+        let used = if matches!(end, MoneyEnd::Charge(_) | MoneyEnd::AtLeast(_)) {
+            Used::chat(&charged.usage)
+        } else {
+            Used::default()
+        };
         let row = RequestRow {
             id: terms.request_id.clone(),
             payer: terms.payer.clone(),

@@ -8,6 +8,7 @@ use aig_domain::budget::Reservation;
 use aig_domain::caps::Payer;
 use aig_domain::catalog::Modality;
 use aig_domain::json::RawObject;
+use aig_domain::price::Price;
 use aig_domain::{Clock, Error};
 use aig_providers::{ChatCall, ChatProvider, ChatRefusal, ChatReply, ProviderErrorKind, Registry};
 use aig_store::Store;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bill::{Bill, Books, Charged, Database, Terms};
-use crate::bound::bound;
+use crate::bound::{bound, check_spelling, read_bytes, set_limit};
 use crate::resolve::{Defaults, resolve};
 use crate::{plain, stream};
 
@@ -81,7 +82,8 @@ pub struct Chat {
     books: Arc<dyn Books>,
     defaults: Arc<Defaults>,
     config: ChatConfig,
-    tracker: TaskTracker,
+    /// Calls under way, each until its end is written.
+    calls: TaskTracker,
 }
 
 /// One call on its way, in a task that outlives its client.
@@ -97,7 +99,7 @@ pub(crate) struct Call {
 }
 
 impl Chat {
-    /// Puts it together from its parts. Calls run on `tracker`.
+    /// Puts it together from its parts. What outlives its call runs on `tracker`.
     pub fn new(
         registry: Arc<Registry>,
         store: Store,
@@ -106,8 +108,14 @@ impl Chat {
         config: ChatConfig,
         tracker: TaskTracker,
     ) -> Self {
-        let books = Arc::new(Database { store, clock, tracker: tracker.clone() });
-        Self { registry, books, defaults, config, tracker }
+        let books = Arc::new(Database { store, clock, tracker });
+        Self { registry, books, defaults, config, calls: TaskTracker::new() }
+    }
+
+    /// Waits until the calls that are under way have ended and are in the books. No further ones may begin.
+    pub async fn ended(&self) {
+        self.calls.close();
+        self.calls.wait().await;
     }
 
     /// Completes a chat. What is not complete when `must_end` is cancelled ends with an error.
@@ -119,9 +127,9 @@ impl Chat {
     pub async fn complete(&self, request: ChatRequest, must_end: CancellationToken) -> Result<ChatAnswer, Error> {
         let (call, warning) = self.prepare(request)?;
         let body = if call.request.stream {
-            ChatBody::Stream(stream::run(call, must_end, &self.tracker).await?)
+            ChatBody::Stream(stream::run(call, must_end, &self.calls).await?)
         } else {
-            let (body, charged) = plain::run(call, must_end, &self.tracker).await?;
+            let (body, charged) = plain::run(call, must_end, &self.calls).await?;
             ChatBody::Json(body, charged)
         };
         Ok(ChatAnswer { body, warning })
@@ -131,6 +139,7 @@ impl Chat {
     /// what the client sent.
     fn prepare(&self, request: ChatRequest) -> Result<(Call, Option<String>), Error> {
         let ChatRequest { mut body, request_id, payer, is_capped, process } = request;
+        check_spelling(&body)?;
         let asked: Option<String> = body.read("model", "a string")?;
         let model = resolve(&self.registry, &self.defaults, Modality::Text, asked.as_deref())?;
         let provider = self.registry.chat(&model.provider).ok_or_else(Error::internal)?;
@@ -147,22 +156,23 @@ impl Chat {
         let mut warning = None;
         let mut reserved = None;
         if is_capped {
-            let bound = bound(&body, &model, self.config.capped_max_tokens)?;
-            if let Some(limit) = bound.output_limit {
-                let name = provider.output_limit_name();
-                body.set(name, raw(&limit)?);
+            let name = provider.output_limit_name();
+            let bound = bound(&body, &model, name, self.config.capped_max_tokens)?;
+            let limit = bound.output_limit;
+            set_limit(&mut body, name, raw(&limit)?);
+            if !bound.is_asked {
                 warning =
                     Some(format!("{name} was set to {limit}: a cap stands above this request, and it set no limit"));
             }
             reserved = Some(bound.amount);
         }
-        let request_bytes = body.get("messages").map_or(0, |messages| messages.get().len());
+        let request_bytes = read_bytes(&body);
         let terms = Terms {
             request_id: request_id.clone(),
             payer,
             model: model.id,
             provider: model.provider,
-            price: model.price,
+            price: model.price.filter(Price::prices_chat),
             bound: reserved,
             owner: process,
             created_at: self.books.now(),

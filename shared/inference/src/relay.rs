@@ -114,7 +114,8 @@ impl WireUsage {
     pub(crate) fn usage(&self) -> Usage {
         Usage {
             input_tokens: self.prompt_tokens,
-            output_tokens: self.completion_tokens,
+            // Some providers count what the model thought apart from what it wrote, and in the total alone.
+            output_tokens: self.completion_tokens.max(self.total_tokens.saturating_sub(self.prompt_tokens)),
             cached_tokens: self.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
             estimated: false,
         }
@@ -187,6 +188,11 @@ impl Relay {
     /// What was used so far, and what that costs.
     pub(crate) fn charged(&self) -> Charged {
         self.tariff.charge(self.usage.as_ref().map(WireUsage::usage), self.estimated())
+    }
+
+    /// Whether the model wrote anything, or its provider counted something.
+    pub(crate) fn has_content(&self) -> bool {
+        self.written_bytes > 0 || self.usage.is_some()
     }
 
     fn event(&mut self, event: Bytes, out: &mut BytesMut) -> Result<(), Error> {

@@ -30,7 +30,7 @@ pub(crate) async fn run(call: Call, must_end: CancellationToken, tracker: &TaskT
     let (sender, receiver) = mpsc::channel(WAITING);
     let (begun, begins) = oneshot::channel();
     let head = call.config.head;
-    let client = Client { sender, slow_reader: call.config.slow_reader };
+    let client = Client { sender, slow_reader: call.config.slow_reader, must_end: must_end.clone() };
     tracker.spawn(async move {
         let reservation = match call.bill.reserve().await {
             Ok(reservation) => reservation,
@@ -62,22 +62,30 @@ pub(crate) async fn run(call: Call, must_end: CancellationToken, tracker: &TaskT
 struct Client {
     sender: mpsc::Sender<Result<Bytes, Error>>,
     slow_reader: Duration,
+    /// When this is cancelled, nobody waits for a slow client any more.
+    must_end: CancellationToken,
 }
+
+/// How long a client may take to read the last error when the gateway goes down.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The client left, or takes nothing any more.
 struct Gone;
 
 impl Client {
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        match timeout(self.slow_reader, self.sender.send(Ok(bytes))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
+        let sent = timeout(self.slow_reader, self.sender.send(Ok(bytes)));
+        tokio::select! {
+            biased;
+            sent = sent => if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(Gone) },
+            () = self.must_end.cancelled() => Err(Gone),
         }
     }
 
     async fn fail(&self, error: Error) {
         // A client that is gone, or takes nothing, needs no error.
-        let _ = timeout(self.slow_reader, self.sender.send(Err(error))).await;
+        let patience = if self.must_end.is_cancelled() { LAST_WORD } else { self.slow_reader };
+        let _ = timeout(patience, self.sender.send(Err(error))).await;
     }
 
     async fn left(&self) {
@@ -129,8 +137,12 @@ async fn drive(
     let _ = begun.send(Ok(()));
     let mut relay = Relay::new(call.include_usage, call.request_bytes, call.bill.terms.tariff());
     let passed = pass_on(call, &mut relay, body, &client, deadline, &must_end).await;
-    // However it ended, what was written until then was used.
-    let closing = Closing::Answered(open, relay.charged());
+    // However it ended, what was written until then was used; of an answer that never began nobody knows.
+    let closing = if passed.is_ok() || relay.has_content() {
+        Closing::Answered(open, relay.charged())
+    } else {
+        Closing::Refused(open.maybe_billed())
+    };
     match passed {
         Ok(()) => Ended { closing, outcome: RequestOutcome::Completed, status: 200 },
         Err(Refused::Left) => Ended::left(closing),

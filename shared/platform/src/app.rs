@@ -197,6 +197,8 @@ impl App {
     pub async fn close(&self) {
         self.tracker.close();
         let close = async {
+            // What calls cost is written before the lanes close.
+            self.chat.ended().await;
             tokio::join!(self.broker.close(), self.bus.close(), self.limiter.close(), self.store.close());
             self.tracker.wait().await;
         };

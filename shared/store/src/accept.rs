@@ -67,6 +67,10 @@ pub struct NewCall {
     pub expires_at: Millis,
     /// The process that makes the call.
     pub owner: String,
+    /// The model's full id.
+    pub model: String,
+    /// The provider's name in the configuration.
+    pub provider: String,
 }
 
 impl Store {
@@ -145,6 +149,8 @@ impl Item {
                 created_at: new.job.created_at,
                 expires_at: None,
                 owner: None,
+                model: &new.job.model,
+                provider: &new.job.provider,
             },
             Self::Call(call) => NewReservation {
                 id: &call.id,
@@ -155,6 +161,8 @@ impl Item {
                 created_at: call.created_at,
                 expires_at: Some(call.expires_at),
                 owner: Some(&call.owner),
+                model: &call.model,
+                provider: &call.provider,
             },
             Self::Raise(_) => return None,
         })

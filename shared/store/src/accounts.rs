@@ -1,6 +1,6 @@
 //! Accounts, their API keys and webhook secrets, and the fingerprint of the installation's secret key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aig_domain::caps::Payer;
 use aig_domain::{Millis, tenant};
@@ -86,8 +86,8 @@ pub struct ApiKey {
     pub is_limited: bool,
     /// Whether the account, the sub-account or the key has a cap.
     pub has_cap: bool,
-    /// Whether the account has caps on tags.
-    pub has_tag_caps: bool,
+    /// Tags of the account that have caps; all of them count as such when there are very many.
+    pub capped_tags: CappedTags,
     /// The HMAC of the whole key, hex.
     pub hash: String,
     /// Under which secret key's pepper.
@@ -125,7 +125,26 @@ impl ApiKey {
 
     /// Whether a cap may stand above a request for which `payer` pays. Without one nothing needs to be reserved.
     pub fn is_capped(&self, payer: &Payer) -> bool {
-        self.has_cap || self.has_tag_caps && payer.tag.is_some()
+        self.has_cap || payer.tag.as_ref().is_some_and(|tag| self.capped_tags.has(tag))
+    }
+}
+
+/// Which tags of an account have caps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CappedTags {
+    /// These.
+    These(HashSet<String>),
+    /// More than are kept with a key.
+    Many,
+}
+
+impl CappedTags {
+    /// Whether `tag` has a cap, or may have one.
+    pub fn has(&self, tag: &str) -> bool {
+        match self {
+            Self::These(tags) => tags.contains(tag),
+            Self::Many => true,
+        }
     }
 }
 
@@ -157,7 +176,6 @@ struct KeyRow {
     account_models: Option<String>,
     key_caps: i64,
     outer_caps: i64,
-    tag_caps: i64,
     hash: String,
     kid: String,
     scope: String,
@@ -184,7 +202,7 @@ impl TryFrom<KeyRow> for ApiKey {
             allowed_models,
             is_limited: limits.contains(&true),
             has_cap: row.key_caps > 0 || row.outer_caps > 0,
-            has_tag_caps: row.tag_caps > 0,
+            capped_tags: CappedTags::These(HashSet::new()),
             scope,
             id: row.id,
             account_id: row.account_id,
@@ -213,11 +231,12 @@ const KEY: &str = "SELECT k.id, k.account_id, COALESCE(a.parent_id, a.id) AS pay
     a.allowed_models AS account_models, \
     (SELECT COUNT(*) FROM caps WHERE caps.scope = COALESCE(k.budget_id, k.id)) AS key_caps, \
     (SELECT COUNT(*) FROM caps WHERE caps.scope IN (a.id, a.parent_id)) AS outer_caps, \
-    (SELECT COUNT(*) FROM (SELECT 1 AS hit FROM caps WHERE caps.account_id = COALESCE(a.parent_id, a.id) \
-        AND caps.tag IS NOT NULL LIMIT 1) AS tagged) AS tag_caps, \
     k.hash, k.kid, k.scope, k.revoked_at, a.deleted_at, k.expires_at, k.replaces \
     FROM api_keys k JOIN accounts a ON a.id = k.account_id LEFT JOIN accounts p ON p.id = a.parent_id \
     WHERE k.public_id = $1";
+/// How many capped tags are kept with a key.
+const MOST_TAGS: i64 = 200;
+const CAPPED_TAGS: &str = "SELECT tag FROM caps WHERE account_id = $1 AND tag IS NOT NULL LIMIT $2";
 static SECRETS_OF: Rows = Rows::new(
     "SELECT id, webhook_secret, webhook_secret_previous, webhook_secret_previous_until FROM accounts WHERE id IN (",
     &["TEXT"],
@@ -263,7 +282,13 @@ impl Store {
     pub async fn key_by_public_id(&self, public_id: &str) -> Result<Option<ApiKey>, StoreError> {
         let row: Option<KeyRow> =
             on!(self.db.read(), |pool| sqlx::query_as(KEY).bind(public_id).fetch_optional(pool).await)?;
-        row.map(ApiKey::try_from).transpose()
+        let Some(mut key) = row.map(ApiKey::try_from).transpose()? else { return Ok(None) };
+        let tags: Vec<String> = on!(self.db.read(), |pool| {
+            sqlx::query_scalar(CAPPED_TAGS).bind(&key.payer_id).bind(MOST_TAGS + 1).fetch_all(pool).await
+        })?;
+        let many = tags.len() > usize::try_from(MOST_TAGS).unwrap_or(usize::MAX);
+        key.capped_tags = if many { CappedTags::Many } else { CappedTags::These(tags.into_iter().collect()) };
+        Ok(Some(key))
     }
 
     /// The sealed webhook secrets of an account.

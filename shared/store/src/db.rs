@@ -8,7 +8,7 @@ use std::time::Duration;
 use aig_domain::Secret;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +22,8 @@ static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 const SQLITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long all migrations together may take: an index over a large table is not made in seconds.
 const MIGRATION: Duration = Duration::from_mins(30);
+/// How long it may take to change a setting of a connection.
+const SETTING: Duration = Duration::from_secs(5);
 /// Readers of the embedded database; the writer is one connection.
 const SQLITE_READERS: u32 = 4;
 
@@ -126,6 +128,20 @@ impl Db {
             Err(error) if dialect::is_missing_table(&error) => Err(StoreError::Schema("it is empty".into())),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A connection to PostgreSQL for statements that read much: without the limits of the others, and with a planner that may
+    /// read whole tables. `None` for the embedded database, which needs none.
+    pub(crate) async fn for_reports(&self) -> Result<Option<PgConnection>, StoreError> {
+        let Self::Postgres { pg, config } = self else { return Ok(None) };
+        let mut connection = pg.alone_and_patient(config).await?;
+        for setting in ["enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"] {
+            let sql = AssertSqlSafe(format!("SET {setting} = on"));
+            within(Instant::now() + SETTING, sqlx::query(sql).execute(&mut connection)).await?;
+        }
+        let patient = sqlx::query("SET statement_timeout = 0").execute(&mut connection);
+        within(Instant::now() + SETTING, patient).await?;
+        Ok(Some(connection))
     }
 
     pub(crate) fn is_sqlite(&self) -> bool {

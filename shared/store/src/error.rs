@@ -41,6 +41,17 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+impl StoreError {
+    /// Whether the same write can never succeed: the store is closed, or the database will not take the row.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Closed | Self::Corrupt(_) => true,
+            Self::Database { source, commit_unknown: false } => dialect::is_row_fault(source),
+            _ => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(source: sqlx::Error) -> Self {
         Self::Database { source, commit_unknown: false }

@@ -49,7 +49,7 @@ use aig_domain::Clock;
 use tokio_util::task::TaskTracker;
 
 pub use accept::{Accepted, NewCall, NewJob, Raised};
-pub use accounts::{ApiKey, NewAccount, NewApiKey, Scope, WebhookSecrets};
+pub use accounts::{ApiKey, CappedTags, NewAccount, NewApiKey, Scope, WebhookSecrets};
 pub use caps::Budget;
 pub use clock::database_clock;
 pub use db::StoreConfig;

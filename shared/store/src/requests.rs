@@ -79,14 +79,20 @@ static INSERT: Rows = Rows::new(
         "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT",
         "TEXT", "BOOLEAN", "TEXT", "BIGINT", "BIGINT", "BIGINT",
     ],
-    ") AS v WHERE column1 IS NOT NULL ON CONFLICT (id) DO NOTHING",
+    ") AS v WHERE column1 IS NOT NULL ON CONFLICT (id) DO UPDATE SET status = excluded.status, outcome = excluded.outcome, \
+     duration_ms = excluded.duration_ms, used = excluded.used, estimated = excluded.estimated, price = excluded.price, \
+     cost = excluded.cost, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens \
+     WHERE requests.outcome = 'uncertain'",
 );
 
+/// More tokens or milliseconds than anything takes, and few enough that a sum over all rows is a number.
+const MOST: u64 = 1_000_000_000_000;
+
 fn number(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+    i64::try_from(count.min(MOST)).unwrap_or(i64::MAX)
 }
 
-/// Writes usage rows; one that is there stays as it is.
+/// Writes usage rows, each with an id of its own. One that is there stays as it is, unless nobody knew how it ended.
 pub(crate) async fn insert(tx: &mut Tx, rows: &[&RequestRow]) -> Result<(), StoreError> {
     for piece in with_blanks(rows) {
         on!(tx.conn(), |c| {

@@ -30,6 +30,9 @@ pub(crate) struct NewReservation<'a> {
     pub(crate) expires_at: Option<Millis>,
     /// The process that makes the call.
     pub(crate) owner: Option<&'a str>,
+    /// The model's full id, and its provider's name.
+    pub(crate) model: &'a str,
+    pub(crate) provider: &'a str,
 }
 
 impl NewReservation<'_> {
@@ -40,9 +43,12 @@ impl NewReservation<'_> {
 
 static INSERT: Rows = Rows::new(
     "INSERT INTO reservations (id, account_id, amount, created_at, state, sub_account_id, key_id, tag, period, kind, price, \
-     expires_at, owner) SELECT column1, column2, column3, column4, 'held', column5, column6, column7, column8, column9, \
-     column10, column11, column12 FROM (VALUES ",
-    &["TEXT", "TEXT", "BIGINT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "TEXT", "TEXT", "BIGINT", "TEXT"],
+     expires_at, owner, model, provider) SELECT column1, column2, column3, column4, 'held', column5, column6, column7, column8, \
+     column9, column10, column11, column12, column13, column14 FROM (VALUES ",
+    &[
+        "TEXT", "TEXT", "BIGINT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "TEXT", "TEXT", "BIGINT", "TEXT", "TEXT",
+        "TEXT",
+    ],
     ") AS v WHERE column1 IS NOT NULL",
 );
 
@@ -65,7 +71,9 @@ pub(crate) async fn insert(tx: &mut Tx, new: &[NewReservation<'_>], changes: &mu
                     .bind(new.map(|new| new.kind))
                     .bind(new.and_then(|new| new.price))
                     .bind(new.and_then(|new| new.expires_at.map(|at| at.0)))
-                    .bind(new.and_then(|new| new.owner));
+                    .bind(new.and_then(|new| new.owner))
+                    .bind(new.map(|new| new.model))
+                    .bind(new.map(|new| new.provider));
             }
             query.execute(c).await.map(drop)
         })?;
@@ -81,6 +89,9 @@ pub(crate) async fn insert(tx: &mut Tx, new: &[NewReservation<'_>], changes: &mu
 pub enum MoneyEnd {
     /// This was used and is charged.
     Charge(Nano),
+    /// This much is known to have been used, and is charged; how much more of the reservation may be billed upstream is not
+    /// known. The rest stays uncertain.
+    AtLeast(Nano),
     /// Nothing was used.
     Release,
     /// It may have been billed upstream. Never charged; counted against the caps until the period ends.
@@ -90,7 +101,7 @@ pub enum MoneyEnd {
 impl MoneyEnd {
     fn state(self) -> &'static str {
         match self {
-            Self::Charge(_) => "settled",
+            Self::Charge(_) | Self::AtLeast(_) => "settled",
             Self::Release => "released",
             Self::Uncertain => "uncertain",
         }
@@ -98,7 +109,22 @@ impl MoneyEnd {
 
     /// What is charged.
     pub fn charge(self) -> Nano {
-        if let Self::Charge(amount) = self { amount } else { Nano::ZERO }
+        if let Self::Charge(amount) | Self::AtLeast(amount) = self { amount } else { Nano::ZERO }
+    }
+
+    /// What stays uncertain of a reservation of `amount` that is charged.
+    fn doubt(self, amount: i64) -> i64 {
+        if let Self::AtLeast(charge) = self { (amount - charge.0).max(0) } else { 0 }
+    }
+
+    /// How much it says: of several ends of one batch, the one that says most counts.
+    fn weight(self) -> u8 {
+        match self {
+            Self::Uncertain => 0,
+            Self::Release => 1,
+            Self::AtLeast(_) => 2,
+            Self::Charge(_) => 3,
+        }
     }
 }
 
@@ -141,10 +167,12 @@ const LOCK_HEAD: &str = "SELECT id, account_id, sub_account_id, key_id, tag, per
 static READ: Rows = Rows::new(LOCK_HEAD, &["TEXT"], ") ORDER BY id");
 static LOCK: Rows = Rows::new(LOCK_HEAD, &["TEXT"], ") ORDER BY id FOR UPDATE");
 static END: Rows = Rows::new(
-    "WITH v (id, state, now, charged) AS (VALUES ",
-    &["TEXT", "TEXT", "BIGINT", "BIGINT"],
-    ") UPDATE reservations SET state = v.state, ended_at = v.now, charged = v.charged \
-     FROM v WHERE reservations.id = v.id AND reservations.state IN ('held', 'uncertain')",
+    "WITH v (id, state, now, charged, doubt) AS (VALUES ",
+    &["TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT"],
+    // Which of them may still end was decided under their locks; a condition on the state would offer the planner an index that
+    // lists everything that is held.
+    ") UPDATE reservations SET state = v.state, ended_at = v.now, charged = v.charged, doubt = v.doubt \
+     FROM v WHERE reservations.id = v.id",
 );
 
 /// Reads reservations by id and keeps them locked.
@@ -167,7 +195,8 @@ pub(crate) async fn lock(tx: &mut Tx, ids: &[&str]) -> Result<HashMap<String, Re
 }
 
 /// Ends reservations, charges what is to be charged, and adds to `sums` what that moves. Gives the reservations that
-/// changed, as they were before; those that had ended are left out. Of two ends of one reservation the first one counts.
+/// changed, as they were before; those that had ended are left out. Of two ends of one reservation in one batch, the one that says
+/// more counts: a charge must not be lost to a sweep beside it.
 pub(crate) async fn end(
     tx: &mut Tx,
     endings: &[Ending<'_>],
@@ -179,9 +208,11 @@ pub(crate) async fn end(
     let ids: Vec<&str> = endings.iter().map(|ending| ending.id).collect();
     let mut open = lock(tx, &ids).await?;
     let mut ended: HashMap<String, ReservationRow> = HashMap::new();
-    let mut written: Vec<&Ending<'_>> = Vec::with_capacity(endings.len());
+    let mut written: Vec<(&Ending<'_>, i64)> = Vec::with_capacity(endings.len());
     let mut ledger = Vec::new();
-    for ending in endings {
+    let mut by_weight: Vec<&Ending<'_>> = endings.iter().collect();
+    by_weight.sort_by_key(|ending| std::cmp::Reverse(ending.end.weight()));
+    for ending in by_weight {
         let Some(row) = open.remove(ending.id) else { continue };
         let moves = match (row.state.as_str(), ending.end) {
             ("held", _) => true,
@@ -191,6 +222,7 @@ pub(crate) async fn end(
         if !moves {
             continue;
         }
+        let doubt = ending.end.doubt(row.amount);
         if let Some((payer, period)) = row.payer() {
             let amount = row.amount;
             let mut change = if row.state == "held" {
@@ -199,9 +231,10 @@ pub(crate) async fn end(
                 Change { uncertain: -amount, ..Change::default() }
             };
             match ending.end {
-                MoneyEnd::Charge(cost) => {
+                MoneyEnd::Charge(cost) | MoneyEnd::AtLeast(cost) => {
                     change.spent = cost.0;
                     change.requests = 1;
+                    change.uncertain += doubt;
                     ledger.push(LedgerRow::charge(ending.id, payer.clone(), period, cost, ending.at));
                     note_overrun(cost.0 - amount);
                 }
@@ -211,15 +244,15 @@ pub(crate) async fn end(
             sums.add(&payer, period, change);
         }
         ended.insert(row.id.clone(), row);
-        written.push(ending);
+        written.push((ending, doubt));
     }
-    written.sort_by(|a, b| a.id.cmp(b.id));
+    written.sort_by(|(a, _), (b, _)| a.id.cmp(b.id));
     for piece in padded(&written) {
         on!(tx.conn(), |c| {
             let mut query = sqlx::query(END.sql(piece.len()));
-            for ending in piece {
-                let charged = matches!(ending.end, MoneyEnd::Charge(_)).then(|| ending.end.charge().0);
-                query = query.bind(ending.id).bind(ending.end.state()).bind(ending.at.0).bind(charged);
+            for (ending, doubt) in piece {
+                let charged = (ending.end.state() == "settled").then(|| ending.end.charge().0);
+                query = query.bind(ending.id).bind(ending.end.state()).bind(ending.at.0).bind(charged).bind(doubt);
             }
             query.execute(c).await.map(drop)
         })?;

@@ -3,7 +3,7 @@
 //! A call without a cap above it has no reservation: its one charge, usage row and sums are written here for the first time. A
 //! call with one ends it. Either way a repetition changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aig_domain::Millis;
 use aig_domain::job::{ErrorCode, Job, JobStatus};
@@ -55,15 +55,18 @@ pub(crate) async fn run(tx: &mut Tx, jobs: &[(&JobEnd, String)], calls: &[&CallE
     let ended = reservations::end(tx, &endings, &mut changes).await?;
     charge_unreserved(tx, calls, &mut changes).await?;
     let of_jobs: Vec<RequestRow> = jobs.iter().filter_map(|(end, phase)| request_of(&end.job, phase, &ended)).collect();
-    let rows: Vec<&RequestRow> = of_jobs.iter().chain(calls.iter().filter_map(|call| call.row.as_ref())).collect();
-    requests::insert(tx, &rows).await?;
+    // Of an end that came too late, or twice, nothing is written.
+    let counts = |call: &&&CallEnd| !call.reserved || ended.contains_key(&call.id);
+    let of_calls = calls.iter().filter(counts).filter_map(|call| call.row.as_ref());
+    let rows: BTreeMap<&str, &RequestRow> = of_jobs.iter().chain(of_calls).map(|row| (row.id.as_str(), row)).collect();
+    requests::insert(tx, &rows.into_values().collect::<Vec<_>>()).await?;
     balances::apply(tx, &changes).await
 }
 
 async fn charge_unreserved(tx: &mut Tx, calls: &[&CallEnd], sums: &mut Changes) -> Result<(), StoreError> {
     let mut charges: HashMap<&str, LedgerRow> = HashMap::new();
     for call in calls.iter().filter(|call| !call.reserved) {
-        if let (MoneyEnd::Charge(amount), Some(row)) = (call.end, &call.row) {
+        if let (MoneyEnd::Charge(amount) | MoneyEnd::AtLeast(amount), Some(row)) = (call.end, &call.row) {
             let period = aig_domain::Month::of(row.created_at).number();
             charges.insert(&call.id, LedgerRow::charge(&call.id, row.payer.clone(), period, amount, call.at));
         }

@@ -91,7 +91,7 @@ impl Tasks {
         };
         let stored = aig_store::NewJob {
             task_id: id::new("task_", now),
-            payer: new.payer,
+            payer: new.payer.clone(),
             price: new.price.and_then(|price| serde_json::to_string(&price).ok()),
             idempotency: idempotency.map(|key| aig_store::Idempotency {
                 route: key.route,
@@ -102,7 +102,7 @@ impl Tasks {
             job,
         };
         let accepted = match self.store.accept_job(stored).await? {
-            Accepted::Refused(exhausted) => return Err(Error::budget(*exhausted, now)),
+            Accepted::Refused(exhausted) => return Err(Error::budget(*exhausted, &new.payer, now)),
             accepted => accepted,
         };
         if let Accepted::New(job) = &accepted {

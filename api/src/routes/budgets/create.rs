@@ -76,6 +76,7 @@ pub async fn handler(
     request: Request,
 ) -> Result<(StatusCode, Json<BudgetRecord>), ApiError> {
     let fields = Fields::read(request, api.job_body).await?;
+    fields.not_blank("tag")?;
     let tag = if let Change::Set(tag) = fields.tag("tag")? { Some(tag) } else { None };
     let cap = required(fields.cents("monthly_cap_cents")?, "monthly_cap_cents")?;
     let id = id::new("bud_", api.app.clock.now());

@@ -163,6 +163,7 @@ pub async fn handler(
     request: Request,
 ) -> Result<(StatusCode, Json<NewKeyRecord>), ApiError> {
     let fields = Fields::read(request, api.job_body).await?;
+    fields.not_blank("sub_account_id")?;
     let (text, key) = mint(&api);
     let new = NewLimitedKey {
         key,

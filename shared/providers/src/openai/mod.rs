@@ -80,13 +80,10 @@ impl ChatProvider for Openai {
     }
 }
 
-/// A refusal is not billed. After any other 5xx than 503 the work may have been done.
+/// A refusal is not billed, nor is a failure that the provider itself reports. What a proxy in between says (502, 504, and
+/// Cloudflare's 520 to 527) leaves open whether the work was done.
 fn billing_of(status: StatusCode) -> Billing {
-    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-        Billing::MaybeBilled
-    } else {
-        Billing::NotSent
-    }
+    if matches!(status.as_u16(), 502 | 504 | 520..=527) { Billing::MaybeBilled } else { Billing::NotSent }
 }
 
 #[cfg(test)]

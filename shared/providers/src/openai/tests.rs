@@ -54,7 +54,8 @@ async fn failures_are_told_apart() {
         ("404 No", r#"{"error":{"message":"no such model"}}"#, NotFound, Billing::NotSent),
         ("422 No", r#"{"detail":"bad"}"#, InvalidInput, Billing::NotSent),
         ("429 Slow", r#"{"error":"slow down"}"#, RateLimited, Billing::NotSent),
-        ("500 Oops", "<html>", Unavailable, Billing::MaybeBilled),
+        ("500 Oops", "<html>", Unavailable, Billing::NotSent),
+        ("502 Bad Gateway", "<html>", Unavailable, Billing::MaybeBilled),
         ("503 Busy", "", Unavailable, Billing::NotSent),
         ("504 Late", "", Timeout, Billing::MaybeBilled),
     ] {

@@ -26,12 +26,38 @@ both![every_sequence_of_money_operations_does_what_the_model_does];
 /// One thing that happens. Indices are taken modulo what there is.
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve { payer: usize, amount: i64 },
-    Raise { call: usize, amount: i64 },
-    End { call: usize, end: End, twice: bool },
-    Uncapped { payer: usize, amount: i64, twice: bool },
-    Cap { scope: usize, cap: Option<i64> },
-    Refund { call: usize, reference: u8, amount: i64 },
+    Reserve {
+        payer: usize,
+        amount: i64,
+    },
+    Raise {
+        call: usize,
+        amount: i64,
+    },
+    End {
+        call: usize,
+        end: End,
+        twice: bool,
+    },
+    /// The sweep and word of the call at the same moment.
+    Late {
+        call: usize,
+        end: End,
+    },
+    Uncapped {
+        payer: usize,
+        amount: i64,
+        twice: bool,
+    },
+    Cap {
+        scope: usize,
+        cap: Option<i64>,
+    },
+    Refund {
+        call: usize,
+        reference: u8,
+        amount: i64,
+    },
     NextMonth,
 }
 
@@ -39,8 +65,21 @@ enum Step {
 enum End {
     /// What was used, which may be more than was reserved.
     Charge(i64),
+    /// This, and nobody knows how much more.
+    AtLeast(i64),
     Release,
     Uncertain,
+}
+
+impl End {
+    fn money(self) -> MoneyEnd {
+        match self {
+            Self::Charge(charge) => MoneyEnd::Charge(Nano(charge)),
+            Self::AtLeast(charge) => MoneyEnd::AtLeast(Nano(charge)),
+            Self::Release => MoneyEnd::Release,
+            Self::Uncertain => MoneyEnd::Uncertain,
+        }
+    }
 }
 
 const SCOPES: [&str; 6] = ["account", "sub_a", "sub_b", "key_a", "key_b", "tag"];
@@ -61,7 +100,8 @@ struct ModelCall {
 enum State {
     Held,
     Uncertain,
-    Settled(i64),
+    /// What was charged, and what stays in doubt.
+    Settled(i64, i64),
     Released,
 }
 
@@ -83,7 +123,10 @@ impl Model {
             match call.state {
                 Some(State::Held) => sums.1 += call.amount,
                 Some(State::Uncertain) => sums.2 += call.amount,
-                Some(State::Settled(charge)) => sums.0 += charge - call.refunds.values().sum::<i64>(),
+                Some(State::Settled(charge, doubt)) => {
+                    sums.0 += charge - call.refunds.values().sum::<i64>();
+                    sums.2 += doubt;
+                }
                 Some(State::Released) | None => {}
             }
         }
@@ -121,23 +164,26 @@ impl Model {
                     self.calls[call].amount += if self.admitted { amount } else { 0 };
                 }
             }
-            Step::End { call, end, .. } => {
+            Step::End { call, end, .. } | Step::Late { call, end } => {
                 if let Some(call) = self.call(call) {
                     let call = &mut self.calls[call];
                     call.state = match (call.state, end) {
                         (Some(State::Held), End::Uncertain) => Some(State::Uncertain),
-                        (Some(State::Held | State::Uncertain), End::Charge(charge)) => Some(State::Settled(charge)),
+                        (Some(State::Held | State::Uncertain), End::Charge(charge)) => Some(State::Settled(charge, 0)),
+                        (Some(State::Held | State::Uncertain), End::AtLeast(charge)) => {
+                            Some(State::Settled(charge, (call.amount - charge).max(0)))
+                        }
                         (Some(State::Held | State::Uncertain), End::Release) => Some(State::Released),
                         (state, _) => state,
                     };
                 }
             }
-            Step::Uncapped { payer, amount, .. } => self.push(payer, 0, Some(State::Settled(amount))),
+            Step::Uncapped { payer, amount, .. } => self.push(payer, 0, Some(State::Settled(amount, 0))),
             Step::Cap { scope, cap } => self.caps[scope] = cap,
             Step::Refund { call, reference, amount } => {
                 if let Some(call) = self.call(call) {
                     let call = &mut self.calls[call];
-                    if let Some(State::Settled(charge)) = call.state {
+                    if let Some(State::Settled(charge, _)) = call.state {
                         let left = charge - call.refunds.values().sum::<i64>();
                         if amount <= left {
                             call.refunds.entry(reference).or_insert(amount);
@@ -165,13 +211,15 @@ impl ReferenceStateMachine for Reference {
         let (payer, call, amount) = (0..PAYERS.len(), any::<usize>(), 0..40_i64);
         let end = prop_oneof![
             4 => (0..60_i64).prop_map(End::Charge),
+            2 => (0..60_i64).prop_map(End::AtLeast),
             2 => Just(End::Release),
             2 => Just(End::Uncertain)
         ];
         prop_oneof![
             8 => (payer.clone(), amount.clone()).prop_map(|(payer, amount)| Step::Reserve { payer, amount }),
             2 => (call, amount.clone()).prop_map(|(call, amount)| Step::Raise { call, amount }),
-            8 => (call, end, any::<bool>()).prop_map(|(call, end, twice)| Step::End { call, end, twice }),
+            8 => (call, end.clone(), any::<bool>()).prop_map(|(call, end, twice)| Step::End { call, end, twice }),
+            2 => (call, end).prop_map(|(call, end)| Step::Late { call, end }),
             2 => (payer, amount.clone(), any::<bool>())
                 .prop_map(|(payer, amount, twice)| Step::Uncapped { payer, amount, twice }),
             3 => (0..SCOPES.len(), proptest::option::weighted(0.8, 0..120_i64))
@@ -230,6 +278,8 @@ impl Real {
             created_at: now,
             expires_at: now.plus(Duration::from_mins(12)),
             owner: "api_1".into(),
+            model: "sandbox/chat".into(),
+            provider: "sandbox".into(),
         }
     }
 
@@ -253,14 +303,16 @@ impl Real {
             }
             Step::End { call, end, twice } => {
                 if let Some(call) = self.known(call) {
-                    let end = match end {
-                        End::Charge(charge) => MoneyEnd::Charge(Nano(charge)),
-                        End::Release => MoneyEnd::Release,
-                        End::Uncertain => MoneyEnd::Uncertain,
-                    };
                     // Without a usage row: which of several ends wrote it says nothing about the ledger.
-                    let end = CallEnd { row: None, ..ending(&call, end, true) };
+                    let end = CallEnd { row: None, ..ending(&call, end.money(), true) };
                     self.end(end, twice).await;
+                }
+            }
+            Step::Late { call, end } => {
+                if let Some(call) = self.known(call) {
+                    let of = |end| self.store.end_call(CallEnd { row: None, ..ending(&call, end, true) });
+                    let (sweep, end) = tokio::join!(of(MoneyEnd::Uncertain), of(end.money()));
+                    sweep.and(end).unwrap();
                 }
             }
             Step::Uncapped { payer, amount, twice } => {

@@ -19,6 +19,8 @@ both![
     the_first_requests_of_a_scope_meet_its_cap_too,
     every_scope_of_a_request_counts_it,
     an_end_counts_once_and_a_late_one_still_counts,
+    a_charge_is_not_lost_to_a_sweep_beside_it,
+    what_broke_off_keeps_the_rest_in_doubt,
     a_call_without_a_cap_is_charged_once,
     a_refused_job_leaves_nothing,
     one_charge_per_result,
@@ -42,6 +44,8 @@ pub fn call(t: &TestStore, payer: &Payer, amount: i64) -> NewCall {
         created_at: now,
         expires_at: now.plus(Duration::from_mins(12)),
         owner: "api_1".into(),
+        model: "sandbox/chat".into(),
+        provider: "sandbox".into(),
     }
 }
 
@@ -162,6 +166,32 @@ async fn an_end_counts_once_and_a_late_one_still_counts(t: &TestStore) {
     join_all(ends.map(|end| t.store.end_call(end))).await.into_iter().for_each(Result::unwrap);
     let (spent, held, uncertain) = standing(t, "acc_1").await;
     assert!([4, 13].contains(&spent) && held == 0 && uncertain == 0, "one of the two counts");
+}
+
+async fn a_charge_is_not_lost_to_a_sweep_beside_it(t: &TestStore) {
+    for _ in 0..10 {
+        let one = NewCall { owner: "nobody".into(), ..call(t, &payer("acc_1"), 10) };
+        reserve(t, &one).await;
+        let (swept, ended) =
+            tokio::join!(t.store.end_overdue_calls(), t.store.end_call(ending(&one, MoneyEnd::Charge(Nano(4)), true)));
+        swept.unwrap();
+        ended.unwrap();
+    }
+    assert_eq!(standing(t, "acc_1").await, (40, 0, 0));
+    is_well(t).await;
+}
+
+async fn what_broke_off_keeps_the_rest_in_doubt(t: &TestStore) {
+    let one = call(t, &payer("acc_1"), 10);
+    reserve(t, &one).await;
+    t.store.end_call(ending(&one, MoneyEnd::AtLeast(Nano(4)), true)).await.unwrap();
+    assert_eq!(standing(t, "acc_1").await, (4, 0, 6), "no more than that is free again");
+    t.store.end_call(CallEnd { row: None, ..ending(&one, MoneyEnd::Uncertain, true) }).await.unwrap();
+    assert_eq!(standing(t, "acc_1").await, (4, 0, 6));
+    let uncapped = call(t, &payer("acc_2"), 0);
+    t.store.end_call(ending(&uncapped, MoneyEnd::AtLeast(Nano(4)), false)).await.unwrap();
+    assert_eq!(standing(t, "acc_2").await, (4, 0, 0));
+    is_well(t).await;
 }
 
 async fn a_call_without_a_cap_is_charged_once(t: &TestStore) {

@@ -137,7 +137,7 @@ impl TestStore {
                 account_id: account.into(),
                 payer_id: account.into(),
                 key_id: "key_1".into(),
-                request_id: "req_1".into(),
+                request_id: id::new("req_", now),
                 modality: Modality::Video,
                 model: "sandbox/video".into(),
                 provider: "sandbox".into(),

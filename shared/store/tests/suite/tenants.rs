@@ -240,7 +240,7 @@ async fn the_cap_of_a_tag(t: &TestStore) {
     let (made, is_new) = t.store.put_budget("acc_1", "bud_1", Some("a:b"), Nano(5)).await.unwrap();
     assert!(is_new && (made.tag.as_deref(), made.cap) == (Some("a:b"), Nano(5)));
     let key = loaded(t, "k").await;
-    assert!(key.has_tag_caps && !key.has_cap && !key.is_limited);
+    assert!(key.capped_tags.has("a:b") && !key.capped_tags.has("b") && !key.has_cap && !key.is_limited);
     t.clock.forward(Duration::from_secs(1));
     let (again, is_new) = t.store.put_budget("acc_1", "bud_2", Some("a:b"), Nano(6)).await.unwrap();
     assert!(!is_new);
@@ -256,7 +256,7 @@ async fn the_cap_of_a_tag(t: &TestStore) {
     assert_eq!(zero.cap, Nano(0));
     assert!(!t.store.delete_budget("acc_1", "bud_3").await.unwrap());
     assert!(t.store.delete_budget("acc_1", "bud_1").await.unwrap());
-    assert!(!loaded(t, "k").await.has_tag_caps);
+    assert!(!loaded(t, "k").await.capped_tags.has("a:b"));
     assert_eq!(t.store.budgets("acc_2", None, 10).await.unwrap().unwrap().items, [other]);
     let (whole, is_new) = t.store.put_budget("acc_1", "bud_4", None, Nano(9)).await.unwrap();
     assert!(is_new && whole.tag.is_none() && loaded(t, "k").await.has_cap, "the account itself");
