@@ -36,7 +36,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Table> {
         format!("[providers.up]\nkind = 'openai'\nbase_url = 'http://{}/v1'\nmodels = '*'\n", upstream.address);
     let price = "[models.'up/fake']\ninput_cents_per_million = 15\noutput_cents_per_million = 60\n";
     let quiet = [("AIG_LOG", "warn")];
-    let plain = gateway::start(cores, Place::Proxy, &provider, &quiet).await?;
+    let unpriced = gateway::start(cores, Place::Proxy, &provider, &quiet).await?;
     let paid = gateway::start(cores, Place::Proxy, &format!("{provider}{price}"), &quiet).await?;
     let limited = customer(&paid, &json!({ "rate_limit_rpm": PLENTY })).await?;
     let capped = customer(&paid, &json!({ "rate_limit_rpm": PLENTY, "spend_cap_cents": PLENTY })).await?;
@@ -48,8 +48,8 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Table> {
         anyhow::Ok(Target { name: name.into(), plan, process })
     };
     let targets = [
-        target(&format!("{}, plain pass-through", nginx.name), &nginx.process, nginx.address, &plain.key)?,
-        target("aigateway, no price", &plain.process, plain.address, &plain.key)?,
+        target(&format!("{}, plain pass-through", nginx.name), &nginx.process, nginx.address, &unpriced.key)?,
+        target("aigateway, no price", &unpriced.process, unpriced.address, &unpriced.key)?,
         target("  price and rate limit", &paid.process, paid.address, &limited)?,
         target("  price, rate limit and cap", &paid.process, paid.address, &capped)?,
     ];
