@@ -196,11 +196,18 @@ impl Gateway {
 
     /// SIGKILL to the processes of `role`; an empty one means all.
     pub fn kill_role(&mut self, role: &str) {
-        for process in self.processes.iter_mut().filter(|it| role.is_empty() || it.role == role) {
-            if let Some(mut child) = process.child.take() {
-                child.kill().unwrap();
-                child.wait().unwrap();
+        for index in 0..self.processes.len() {
+            if role.is_empty() || self.processes[index].role == role {
+                self.kill_one(index);
             }
+        }
+    }
+
+    /// SIGKILL to one process, for [`Gateway::spawn`].
+    pub fn kill_one(&mut self, index: usize) {
+        if let Some(mut child) = self.processes[index].child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
     }
 
@@ -311,13 +318,17 @@ impl Gateway {
         theirs - SystemClock.now().unix_seconds()
     }
 
-    /// The gateway's database, beside the running processes.
-    pub async fn store(&self) -> Store {
-        let url = match &self.database {
+    /// Where the gateway's database is.
+    pub fn database_url(&self) -> String {
+        match &self.database {
             None => format!("sqlite:{}", self.folder.path().join("gateway.db").display()),
             Some(database) => database.url(),
-        };
-        let config = StoreConfig { url: Secret::new(url), max_connections: 2 };
+        }
+    }
+
+    /// The gateway's database, beside the running processes.
+    pub async fn store(&self) -> Store {
+        let config = StoreConfig { url: Secret::new(self.database_url()), max_connections: 2 };
         Store::connect(&config, Arc::new(SystemClock), &TaskTracker::new()).await.unwrap()
     }
 
