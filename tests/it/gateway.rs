@@ -94,7 +94,9 @@ impl Gateway {
         let toml = if toml.contains("[tasks]") { toml.to_owned() } else { format!("{toml}\n{QUICK}") };
         std::fs::write(folder.path().join("aigateway.toml"), toml).unwrap();
         let vars = vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let client = reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap();
+        // The gateway closes a connection that is idle for ten seconds; a client that takes it up just then is cut off.
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON).pool_idle_timeout(Duration::from_secs(5));
+        let client = client.build().unwrap();
         let processes = roles
             .iter()
             .map(|role| Process {

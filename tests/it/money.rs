@@ -17,10 +17,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::gateway::{Answer, Gateway};
+use crate::own_servers::OwnPostgres;
 use crate::servers::is_distributed;
 use crate::tenants::{ask, create, text};
 use books::Books;
 
+const ROLES: [&str; 5] = ["api", "api", "api", "worker", "scheduler"];
 pub const CHAT: &str = "/v1/chat/completions";
 pub const VIDEO: &str = "/v1/videos/generations";
 
@@ -39,6 +41,8 @@ pub struct Priced {
     pub chat: OpenaiFake,
     pub media: JobsFake,
     pub books: Books,
+    /// Of its own, since the processes here open more connections than a server has that other tests use, too.
+    _postgres: Option<OwnPostgres>,
 }
 
 impl Priced {
@@ -57,13 +61,19 @@ impl Priced {
             chat.url(),
             media.url()
         );
-        let gateway = if is_distributed() {
-            Gateway::start_distributed(&toml, vars, &["api", "api", "api", "worker", "scheduler"]).await
+        let (gateway, url, postgres) = if is_distributed() {
+            let postgres = OwnPostgres::start().await;
+            let url = postgres.url();
+            // What is given stands before this one.
+            let vars: Vec<_> = [("AIG_DATABASE_URL", &*url)].into_iter().chain(vars.iter().copied()).collect();
+            (Gateway::start_distributed(&toml, &vars, &ROLES).await, url, Some(postgres))
         } else {
-            Gateway::start_with(&toml, vars).await
+            let gateway = Gateway::start_with(&toml, vars).await;
+            let url = gateway.database_url();
+            (gateway, url, None)
         };
-        let books = Books::open(&gateway.database_url()).await;
-        Self { gateway, chat, media, books }
+        let books = Books::open(&url).await;
+        Self { gateway, chat, media, books, _postgres: postgres }
     }
 
     /// A sub-account with this cap.
@@ -84,7 +94,15 @@ impl Priced {
     /// A request on the `turn`-th process that answers requests, so that all have their share.
     pub async fn send(&self, turn: usize, key: &str, path: &str, body: &Value) -> Answer {
         let response = self.request(turn, key, path, body).send().await;
-        Answer::of(response.unwrap_or_else(|error| panic!("{error:?}\n{}", self.gateway.log()))).await
+        let answer = Answer::of(response.unwrap_or_else(|error| panic!("{error:?}\n{}", self.complaints()))).await;
+        assert!(answer.status < 500, "{}\n{}", answer.text, self.complaints());
+        answer
+    }
+
+    /// What the gateway's processes logged that is no routine.
+    pub fn complaints(&self) -> String {
+        let log = self.gateway.log();
+        log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect::<Vec<_>>().join("\n")
     }
 
     /// The same, to be sent.
