@@ -361,6 +361,11 @@ impl Gateway {
 
     /// Makes another account; gives its key.
     pub async fn other_account(&self) -> String {
+        self.other_account_in(&self.store().await).await
+    }
+
+    /// The same in a database that is not the one the gateway was given first.
+    pub async fn other_account_in(&self, store: &Store) -> String {
         let ring = KeyRing::parse(self.file("secret-key").trim()).unwrap();
         let key = keys::generate(&ring);
         let id = id::new("acc_", SystemClock.now());
@@ -377,9 +382,7 @@ impl Gateway {
                 scope: Scope::Standard,
             }],
         };
-        let store = self.store().await;
         store.create_account(&account).await.unwrap();
-        store.close().await;
         key.text.expose().to_owned()
     }
 

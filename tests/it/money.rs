@@ -41,6 +41,8 @@ pub struct Priced {
     pub chat: OpenaiFake,
     pub media: JobsFake,
     pub books: Books,
+    /// Where the database is.
+    pub url: String,
     /// Of its own, since the processes here open more connections than a server has that other tests use, too.
     _postgres: Option<OwnPostgres>,
 }
@@ -73,7 +75,7 @@ impl Priced {
             (gateway, url, None)
         };
         let books = Books::open(&url).await;
-        Self { gateway, chat, media, books, _postgres: postgres }
+        Self { gateway, chat, media, books, url, _postgres: postgres }
     }
 
     /// A sub-account with this cap.

@@ -40,7 +40,7 @@ pub struct Row {
 /// The database of a running gateway.
 pub struct Books {
     sql: Sql,
-    store: Store,
+    pub store: Store,
 }
 
 impl Books {
