@@ -55,8 +55,7 @@ impl Priced {
 
     /// The same with more in `aigateway.toml`, and environment variables.
     pub async fn start_with(toml: &str, vars: &[(&str, &str)]) -> Self {
-        let (chat, media) =
-            (OpenaiFake::start().await.unwrap(), JobsFake::start(JobsFaults::default()).await.unwrap());
+        let (chat, media) = (OpenaiFake::start().await.unwrap(), JobsFake::start(JobsFaults::default()).await.unwrap());
         let toml = format!(
             "[providers.up]\nkind = 'openai'\nbase_url = '{}'\nmodels = ['m']\n\
              [providers.media]\nkind = 'aigateway'\nbase_url = '{}'\nmodels = '*'\nidempotent_submit = true\n{PRICES}{toml}",

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::bill::{Charged, charge};
-use crate::chat::estimate;
+use crate::chat::Sizes;
 use crate::errors;
 
 /// The longest event that is held back until it is complete.
@@ -27,7 +27,7 @@ pub(crate) struct Relay {
     framer: Framer,
     /// The client asked for usage in OpenAI's form: a chunk with `choices: []`.
     include_usage: bool,
-    request_bytes: usize,
+    sizes: Sizes,
     price: Option<Price>,
     /// What the model wrote so far.
     written_bytes: usize,
@@ -123,11 +123,11 @@ impl WireUsage {
 }
 
 impl Relay {
-    pub(crate) fn new(include_usage: bool, request_bytes: usize, price: Option<Price>) -> Self {
+    pub(crate) fn new(include_usage: bool, sizes: Sizes, price: Option<Price>) -> Self {
         Self {
             framer: Framer::new(MAX_EVENT),
             include_usage,
-            request_bytes,
+            sizes,
             price,
             written_bytes: 0,
             usage: None,
@@ -245,12 +245,7 @@ impl Relay {
     }
 
     fn estimated(&self) -> Usage {
-        Usage {
-            input_tokens: estimate(self.request_bytes),
-            output_tokens: estimate(self.written_bytes),
-            cached_tokens: 0,
-            estimated: true,
-        }
+        self.sizes.estimate(self.written_bytes)
     }
 
     /// The chunk with the usage, in the form the client can read: as OpenAI sends it to those who asked, else with one

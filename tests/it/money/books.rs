@@ -125,8 +125,7 @@ impl Books {
 
     /// What was charged for a request or a job: each charge on its own.
     pub async fn charges(&self, subject: &str) -> Vec<Nano> {
-        let sql =
-            format!("SELECT CAST(amount AS TEXT) FROM ledger WHERE subject = '{subject}' AND kind <> 'refund'");
+        let sql = format!("SELECT CAST(amount AS TEXT) FROM ledger WHERE subject = '{subject}' AND kind <> 'refund'");
         self.rows(&sql).await.iter().map(|amount| Nano(amount.parse().unwrap())).collect()
     }
 

@@ -58,9 +58,8 @@ async fn is_charged(priced: &Priced, id: &str, expected: &Row, what: &str) {
 /// What the payers owe is the sum of what their requests cost, and nothing is under way.
 async fn sums(priced: &Priced, payer: &SubAccount, spent: Nano, uncertain: Nano) {
     let expected = Sums { spent, held: Nano::ZERO, uncertain };
-    let stands = eventually("all is settled", SOON, || async {
-        (priced.books.sums(&payer.id).await == expected).then_some(())
-    });
+    let stands =
+        eventually("all is settled", SOON, || async { (priced.books.sums(&payer.id).await == expected).then_some(()) });
     stands.await.unwrap_or_else(|error| panic!("{error}: {expected:?}"));
     priced.books.healthy().await;
 }

@@ -17,7 +17,7 @@ async fn more_than_was_allowed_is_charged_in_full_and_stops_what_comes_next() {
         let price = priced.price_of(&body).await;
         // Room for five of these calls; the first one uses ten times what it may.
         let sub_account = priced.sub_account(times(price, 5)).await;
-        let rogue = chat("[fake bound_usage=10 ]", stream);
+        let rogue = chat("[fake bound_usage=10  ]", stream);
         assert_eq!(rogue.to_string().len(), body.to_string().len(), "they cost the same");
         let answer = priced.send(0, &sub_account.key, CHAT, &rogue).await;
         assert_eq!(answer.status, 200, "{}", answer.text);

@@ -1,8 +1,8 @@
 //! `exhausted_key_pays_nothing`: every route that costs money, below every kind of cap that leaves nothing.
 
 use aig_api::router::ENDPOINTS;
-use aig_domain::tenant::Change;
 use aig_domain::Nano;
+use aig_domain::tenant::Change;
 use reqwest::Method;
 use serde_json::{Value, json};
 
