@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::gateway::{Answer, Gateway};
 use crate::own_servers::OwnPostgres;
 use crate::servers::is_distributed;
-use crate::tenants::{ask, create, text};
+use crate::tenants::{create, text};
 use books::Books;
 
 const ROLES: [&str; 5] = ["api", "api", "api", "worker", "scheduler"];
@@ -41,8 +41,6 @@ pub struct Priced {
     pub chat: OpenaiFake,
     pub media: JobsFake,
     pub books: Books,
-    /// Where the database is.
-    pub url: String,
     /// Of its own, since the processes here open more connections than a server has that other tests use, too.
     _postgres: Option<OwnPostgres>,
 }
@@ -74,7 +72,7 @@ impl Priced {
             (gateway, url, None)
         };
         let books = Books::open(&url).await;
-        Self { gateway, chat, media, books, url, _postgres: postgres }
+        Self { gateway, chat, media, books, _postgres: postgres }
     }
 
     /// A sub-account with this cap.
@@ -82,14 +80,6 @@ impl Priced {
         let cap = cap.into().map(Nano::cents_json);
         let made = create(&self.gateway, "/v1/sub-accounts", json!({ "name": "s", "spend_cap_cents": cap })).await;
         SubAccount { id: text(&made, "id").to_owned(), key: text(&made, "key").to_owned() }
-    }
-
-    /// Changes the cap of a sub-account.
-    pub async fn set_cap(&self, sub_account: &SubAccount, cap: Nano) {
-        let path = format!("/v1/sub-accounts/{}", sub_account.id);
-        let change = json!({ "spend_cap_cents": cap.cents_json() });
-        let patched = ask(&self.gateway, &self.gateway.key, Method::PATCH, &path, change).await;
-        assert_eq!(patched.status, 200, "{}", patched.body);
     }
 
     /// A request on the `turn`-th process that answers requests, so that all have their share.
@@ -113,13 +103,17 @@ impl Priced {
         self.gateway.anonymous(Method::POST, &url).bearer_auth(key).json(body)
     }
 
-    /// What is reserved for `body`: what it costs when the provider uses all that it may. A key with nothing to spend is told,
-    /// and an account without a cap is charged just that.
-    pub async fn price_of(&self, body: &Value) -> Nano {
+    /// What is reserved for `body`: a key with nothing to spend is told.
+    pub async fn bound_of(&self, body: &Value) -> Nano {
         let nothing = self.sub_account(Nano::ZERO).await;
         let refused = self.send(0, &nothing.key, CHAT, body).await;
         assert_eq!(refused.status, 402, "{}", refused.text);
-        let price = cents(&refused.body["error"]["budget"]["requested_cents"]);
+        cents(&refused.body["error"]["budget"]["requested_cents"])
+    }
+
+    /// The same, and that it is what is charged for it when the fake uses as much as it may (`bound_usage`).
+    pub async fn price_of(&self, body: &Value) -> Nano {
+        let price = self.bound_of(body).await;
         let all = self.sub_account(None).await;
         let mut whole = body.clone();
         whole["messages"][0]["content"] = text(&body["messages"][0], "content").replace("hold", "yeah").into();

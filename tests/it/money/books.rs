@@ -1,14 +1,15 @@
 //! The books of a gateway, read from its database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aig_domain::clock::SystemClock;
 use aig_domain::{Clock as _, Nano, Secret};
 use aig_store::{Store, StoreConfig};
 use aig_testkit::eventually;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
-use std::sync::Arc;
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Sqlite, SqlitePool};
 use tokio_util::task::TaskTracker;
 
 /// How long the books may take to be complete.
@@ -35,6 +36,22 @@ pub struct Row {
     pub status: u16,
     pub estimated: bool,
     pub cost: Nano,
+}
+
+/// What keeps everybody from writing.
+pub enum Lock {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+impl Lock {
+    pub async fn release(self) {
+        match self {
+            Self::Sqlite(mut connection) => sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.map(drop),
+            Self::Postgres(mut connection) => sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.map(drop),
+        }
+        .unwrap();
+    }
 }
 
 /// The database of a running gateway.
@@ -67,12 +84,20 @@ impl Books {
         rows.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// Runs a statement.
-    pub async fn run(&self, sql: &str) {
-        let query = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+    /// From now on nothing can be written about reservations, until the guard is given to [`Lock::release`].
+    pub async fn lock(&self) -> Lock {
         match &self.sql {
-            Sql::Sqlite(pool) => query.execute(pool).await.map(drop).unwrap(),
-            Sql::Postgres(pool) => query.execute(pool).await.map(drop).unwrap(),
+            Sql::Sqlite(pool) => {
+                let mut connection = pool.acquire().await.unwrap();
+                sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await.unwrap();
+                Lock::Sqlite(connection)
+            }
+            Sql::Postgres(pool) => {
+                let mut connection = pool.acquire().await.unwrap();
+                let lock = "BEGIN; LOCK TABLE reservations IN ACCESS EXCLUSIVE MODE";
+                sqlx::raw_sql(lock).execute(&mut *connection).await.unwrap();
+                Lock::Postgres(connection)
+            }
         }
     }
 
