@@ -144,7 +144,7 @@ async fn chat(state: Arc<State>, request: Request<Bytes>) -> Answer {
     let usage = usage(&directives, words, request.body().len(), &body);
     if body["stream"] == true {
         let usage = (body["stream_options"]["include_usage"] == true).then_some(usage);
-        Ok(streamed(200, "text/event-stream", events(state, &directives, words, usage)))
+        Ok(streamed(200, "text/event-stream", events(state, &directives, words, usage.as_ref())))
     } else {
         let mut whole = json!({
             "id": "chatcmpl-fake", "object": "chat.completion", "created": 1, "model": body["model"],
@@ -224,9 +224,9 @@ fn events(
     state: Arc<State>,
     directives: &Directives,
     words: usize,
-    usage: Option<Value>,
+    usage: Option<&Value>,
 ) -> impl Stream<Item = Result<Bytes, Cut>> + Send + Sync + 'static {
-    let acts = script(directives, words, usage.as_ref());
+    let acts = script(directives, words, usage);
     let guard = Aborted { state, ended: false };
     stream::unfold((acts.into_iter(), guard), |(mut acts, mut guard)| async move {
         loop {

@@ -56,11 +56,11 @@ impl Priced {
         let (chat, media) = (OpenaiFake::start().await.unwrap(), JobsFake::start(JobsFaults::default()).await.unwrap());
         let toml = format!(
             "[providers.up]\nkind = 'openai'\nbase_url = '{}'\nmodels = ['m']\n\
-             [providers.media]\nkind = 'aigateway'\nbase_url = '{}'\nmodels = '*'\nidempotent_submit = true\n{PRICES}{toml}",
+             [providers.media]\nkind = 'aigateway'\nbase_url = '{}'\nmodels = '*'\nidempotent_submit = true\n{PRICES}",
             chat.url(),
             media.url()
         );
-        let (gateway, url, postgres) = if is_distributed() {
+        let (gateway, url, postgres) = if many && is_distributed() {
             let postgres = OwnPostgres::start().await;
             let url = postgres.url();
             // What is given stands before this one.

@@ -94,7 +94,7 @@ async fn cap_holds_without_redis() {
         return;
     }
     // Nothing listens on that port.
-    let priced = Priced::start_with("", &[("AIG_CACHE_URL", "redis://127.0.0.1:1")]).await;
+    let priced = Priced::start_with(&[("AIG_CACHE_URL", "redis://127.0.0.1:1")]).await;
     let ready = priced.gateway.get("/readyz").await;
     assert_eq!(ready.body["cache"], "degraded", "{}", ready.body);
     chats(&priced, false, &[50, 1000]).await;

@@ -66,7 +66,7 @@ async fn sums(priced: &Priced, payer: &SubAccount, spent: Nano, uncertain: Nano)
 
 #[tokio::test]
 async fn what_the_provider_counts_is_charged() {
-    let priced = Priced::start().await;
+    let priced = Priced::start_few().await;
     for payer in payers(&priced).await {
         let mut spent = Nano::ZERO;
         for (stream, directives, read, written) in [
@@ -96,7 +96,7 @@ async fn what_the_provider_counts_is_charged() {
 
 #[tokio::test]
 async fn what_nobody_counts_is_estimated() {
-    let priced = Priced::start().await;
+    let priced = Priced::start_few().await;
     for payer in payers(&priced).await {
         let mut spent = Nano::ZERO;
         for (stream, directives, words, outcome, status) in [
@@ -124,7 +124,7 @@ async fn what_nobody_counts_is_estimated() {
 
 #[tokio::test]
 async fn a_client_that_leaves_pays_for_what_came() {
-    let priced = Priced::start().await;
+    let priced = Priced::start_few().await;
     for payer in payers(&priced).await {
         let body = chat("[fake words=9 stall_after=3]", true);
         let response = priced.request(0, &payer.key, CHAT, &body).send().await.unwrap();
@@ -148,7 +148,7 @@ async fn a_client_that_leaves_pays_for_what_came() {
 
 #[tokio::test]
 async fn what_was_not_done_costs_nothing_and_what_may_have_been_is_in_doubt() {
-    let priced = Priced::start().await;
+    let priced = Priced::start_few().await;
     let [capped, free] = payers(&priced).await;
     for stream in [false, true] {
         for (directives, status, in_doubt) in [

@@ -10,7 +10,7 @@ use super::{CHAT, Priced, chat, refused, times};
 
 #[tokio::test]
 async fn more_than_was_allowed_is_charged_in_full_and_stops_what_comes_next() {
-    let priced = Priced::start().await;
+    let priced = Priced::start_few().await;
     for stream in [false, true] {
         let body = chat("[fake hold bound_usage]", stream);
         priced.chat.release();
@@ -44,7 +44,7 @@ fn at_least(body: &Value, words: usize) -> Nano {
 
 #[tokio::test]
 async fn what_cannot_be_meant_is_estimated_and_no_answer_is_free() {
-    let priced = Priced::start().await;
+    let priced = Priced::start_few().await;
     for payer in [priced.sub_account(Nano(1000 * Nano::CENT.0)).await, priced.sub_account(None).await] {
         let mut spent = Nano::ZERO;
         for stream in [false, true] {
@@ -89,7 +89,7 @@ async fn what_cannot_be_meant_is_estimated_and_no_answer_is_free() {
 
 #[tokio::test]
 async fn an_estimate_is_never_more_than_what_was_reserved() {
-    let priced = Priced::start().await;
+    let priced = Priced::start_few().await;
     for stream in [false, true] {
         // Ten tokens of which each is long: by its bytes it would be many more.
         let body = chat("[fake hold bound_usage]", stream);
