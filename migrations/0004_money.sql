@@ -108,6 +108,9 @@ CREATE TABLE requests (
     duration_ms BIGINT NOT NULL,
     -- What was used, as JSON: tokens, seconds, meshes. Whether we counted it ourselves.
     used TEXT NOT NULL,
+    -- Those of its numbers that are summed up.
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
     estimated BOOLEAN NOT NULL,
     -- The prices it was charged at, as JSON; null for a model without any.
     price TEXT,

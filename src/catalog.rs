@@ -1,7 +1,6 @@
 //! `aigateway catalog import FILE`: list prices and token limits from LiteLLM's `model_prices_and_context_window.json`.
 //!
-//! Shows what changes, and refuses what cannot be meant. It may run beside a server, also on the embedded database: the lock
-//! there stands for the leases of tasks, and this touches no task.
+//! Shows what changes, and refuses what cannot be meant. It may run beside a server.
 
 mod litellm;
 mod report;
@@ -9,11 +8,12 @@ mod report;
 use std::path::PathBuf;
 
 use aig_domain::price::Changes;
-use aig_platform::{Config, Shutdown};
-use aig_store::{Store, database_clock};
+use aig_platform::Config;
+use aig_store::Store;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use tokio_util::task::TaskTracker;
+
+use crate::beside::with_store;
 
 /// What to do with the imported prices.
 #[derive(clap::Args)]
@@ -44,24 +44,11 @@ pub(crate) async fn run(config: Config, args: Args) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
     let read = litellm::read(&text).with_context(|| format!("{} is no price list of LiteLLM", file.display()))?;
     drop(text);
-    if let Some(database) = config.embedded_database().filter(|database| !database.exists()) {
-        bail!("there is no database {} yet; run `aigateway migrate`", database.display());
-    }
-    let (stop, tracker) = (Shutdown::new(), TaskTracker::new());
-    let stopping = stop.clone();
-    let clock = database_clock(&config.store(), &tracker, async move { stopping.stopping().await }).await?;
-    let store = Store::connect(&config.store(), clock, &tracker).await.context("the database cannot be opened")?;
     let source = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let ended = import(&store, &read, &source, force, dry_run).await;
-    stop.begin();
-    store.close().await;
-    tracker.close();
-    tracker.wait().await;
-    ended
+    with_store(&config, async |store, _| import(store, &read, &source, force, dry_run).await).await
 }
 
 async fn import(store: &Store, read: &litellm::Read, source: &str, force: bool, dry_run: bool) -> anyhow::Result<()> {
-    store.check_schema().await.context("the database is not for this program; run `aigateway migrate`")?;
     let changes = Changes::between(&store.catalog().await?, &read.catalog);
     say(&report::text(&changes, read));
     let implausible = changes.implausible().count();

@@ -17,7 +17,7 @@ use crate::router::{Access, ENDPOINTS, Endpoint};
 use crate::routes::jobs::create::{MusicRequest, ThreeDRequest, VideoRequest};
 use crate::routes::jobs::list::JobList;
 use crate::routes::models::list::ModelList;
-use crate::routes::{budgets, chat, files, keys, sub_accounts, webhook_secret};
+use crate::routes::{balance, budgets, chat, files, keys, requests, sub_accounts, usage, webhook_secret};
 
 const SECURITY: &str = "bearerAuth";
 
@@ -56,6 +56,12 @@ const SECURITY: &str = "bearerAuth";
         budgets::create::BudgetRecord,
         budgets::update::BudgetPatch,
         budgets::list::BudgetList,
+        usage::by_tag::UsageByTag,
+        usage::by_sub_account::UsageBySubAccount,
+        usage::recent::RequestList,
+        requests::get::RequestRecord,
+        balance::get::BalanceRecord,
+        sub_accounts::usage::SubAccountUsageRecord,
     ))
 )]
 struct Base;
@@ -129,6 +135,7 @@ fn group(words: &[&str]) -> &'static str {
         ["v1", "sub", "accounts", ..] => "sub-accounts",
         ["v1", "keys", ..] => "keys",
         ["v1", "budgets", ..] => "budgets",
+        ["v1", "usage" | "requests" | "balance", ..] => "usage",
         ["v1", ..] => "jobs",
         _ => "operations",
     }

@@ -13,7 +13,8 @@ use crate::error::ApiError;
 use crate::middleware::auth::guard;
 use crate::openapi::Doc;
 use crate::routes::{
-    audio_music, budgets, chat, files, jobs, keys, models, ops, sub_accounts, three_d, videos, webhook_secret,
+    audio_music, balance, budgets, chat, files, jobs, keys, models, ops, requests, sub_accounts, three_d, usage,
+    videos, webhook_secret,
 };
 use crate::state::Api;
 
@@ -43,6 +44,8 @@ pub enum IdKind {
     ApiKey,
     /// `bud_…`
     Budget,
+    /// `req_…`
+    Request,
     /// A model's id, which is the same for everybody.
     Model,
 }
@@ -87,7 +90,7 @@ macro_rules! endpoint {
 
 /// Every route. Columns: method and path, access, costs money, ids, module of the handler.
 #[rustfmt::skip]
-pub static ENDPOINTS: [Endpoint; 33] = [
+pub static ENDPOINTS: [Endpoint; 39] = [
     endpoint!(POST "/v1/chat/completions", Key, true, [], chat::create),
     endpoint!(GET "/v1/models", Key, false, [], models::list),
     endpoint!(GET "/v1/models/{*id}" as "/v1/models/{id}", Key, false, [Model], models::get),
@@ -109,6 +112,7 @@ pub static ENDPOINTS: [Endpoint; 33] = [
     endpoint!(GET "/v1/sub-accounts/{id}", Manage, false, [SubAccount], sub_accounts::get),
     endpoint!(PATCH "/v1/sub-accounts/{id}", Manage, false, [SubAccount], sub_accounts::update),
     endpoint!(DELETE "/v1/sub-accounts/{id}", Manage, false, [SubAccount], sub_accounts::delete),
+    endpoint!(GET "/v1/sub-accounts/{id}/usage", Key, false, [SubAccount], sub_accounts::usage),
     endpoint!(POST "/v1/keys", Manage, false, [], keys::create),
     endpoint!(GET "/v1/keys", Manage, false, [], keys::list),
     endpoint!(DELETE "/v1/keys/{id}", Manage, false, [ApiKey], keys::delete),
@@ -117,6 +121,11 @@ pub static ENDPOINTS: [Endpoint; 33] = [
     endpoint!(GET "/v1/budgets", Manage, false, [], budgets::list),
     endpoint!(PATCH "/v1/budgets/{id}", Manage, false, [Budget], budgets::update),
     endpoint!(DELETE "/v1/budgets/{id}", Manage, false, [Budget], budgets::delete),
+    endpoint!(GET "/v1/usage/by-tag", Key, false, [], usage::by_tag),
+    endpoint!(GET "/v1/usage/by-sub-account", Key, false, [], usage::by_sub_account),
+    endpoint!(GET "/v1/usage/recent", Key, false, [], usage::recent),
+    endpoint!(GET "/v1/requests/{id}", Key, false, [Request], requests::get),
+    endpoint!(GET "/v1/balance", Key, false, [], balance::get),
     endpoint!(GET "/healthz", Open, false, [], ops::healthz),
     endpoint!(GET "/readyz", Open, false, [], ops::readyz),
     endpoint!(GET "/metrics", LocalOrAdmin, false, [], ops::metrics),

@@ -46,6 +46,18 @@ pub async fn post(address: SocketAddr, path: &str, body: &Value) -> anyhow::Resu
     ask(address, request, body.to_string().into()).await.with_context(|| format!("POST {path}"))
 }
 
+/// The same with a key.
+pub async fn post_with(
+    address: SocketAddr,
+    path: &str,
+    key: &str,
+    body: &Value,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    let request = Request::post(path).header("content-type", "application/json");
+    let request = request.header("authorization", format!("Bearer {key}"));
+    ask(address, request, body.to_string().into()).await.with_context(|| format!("POST {path}"))
+}
+
 async fn ask(address: SocketAddr, request: http::request::Builder, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
     let request = request.header("host", address.to_string()).body(Full::new(body))?;
     let asked = async {

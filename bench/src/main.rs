@@ -48,6 +48,8 @@ struct Cli {
 enum What {
     /// Chat calls, whole and streamed, beside nginx
     Chat,
+    /// Chat calls with prices, rate limits and caps, beside nginx
+    Money,
     /// Durable jobs on each database
     Jobs,
     /// Jobs and webhooks on PostgreSQL, RabbitMQ and Redis, a process for each role, beside RabbitMQ, PostgreSQL and Celery
@@ -102,6 +104,9 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     if wanted(What::Chat) {
         say(&measure::chat::run(&settings).await?);
         say(&measure::stream::run(&settings).await?);
+    }
+    if wanted(What::Money) {
+        say(&measure::money::run(&settings).await?);
     }
     if wanted(What::Jobs) {
         say(&measure::jobs::run(&settings).await?);

@@ -349,9 +349,9 @@ impl Gateway {
         let deadline = "4102444800000"; // The year 2100.
         self.database.as_ref().unwrap().run(&format!(
             "INSERT INTO jobs (id, account_id, key_id, request_id, modality, model, provider, status, params, created_at, \
-             updated_at, deadline_at, cost, version) SELECT 'job_' || n, a.id, 'key', 'req', '3d', 'sandbox/3d', 'sandbox', \
-             'queued', '{{\"prompt\":\"{prompt}\"}}', 1, 1, {deadline}, 0, 1 FROM accounts a, generate_series(1, {jobs}) n; \
-             INSERT INTO reservations SELECT id, account_id, 0, 'held', 1, NULL FROM jobs; \
+             updated_at, deadline_at, cost, version, price, payer_id) SELECT 'job_' || n, a.id, 'key', 'req', '3d', 'sandbox/3d', 'sandbox', \
+             'queued', '{{\"prompt\":\"{prompt}\"}}', 1, 1, {deadline}, 0, 1, 0, a.id FROM accounts a, generate_series(1, {jobs}) n; \
+             INSERT INTO reservations (id, account_id, amount, state, created_at) SELECT id, account_id, 0, 'held', 1 FROM jobs; \
              INSERT INTO tasks (id, kind, queue, ref_id, account_id, state, priority, fair_seq, run_at, phase, attempt, \
              crash_count, lease_epoch) SELECT 'task_' || n, 'generate', '3d', 'job_' || n, a.id, 'ready', 0, n, 1, 'new', 0, 0, 0 \
              FROM accounts a, generate_series(1, {jobs}) n; \

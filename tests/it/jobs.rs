@@ -8,10 +8,10 @@ use crate::gateway::{Answer, Gateway};
 #[tokio::test]
 async fn each_kind_of_job_makes_its_file() {
     let gateway = Gateway::start("").await;
-    for (path, model, modality, file) in [
-        ("/v1/videos/generations", "sandbox/video", "video", "video.mp4"),
-        ("/v1/audio/music", "sandbox/music", "music", "music.wav"),
-        ("/v1/3d/generations", "sandbox/3d", "3d", "model.glb"),
+    for (path, model, modality, file, cents) in [
+        ("/v1/videos/generations", "sandbox/video", "video", "video.mp4", json!(21)),
+        ("/v1/audio/music", "sandbox/music", "music", "music.wav", json!(8.4)),
+        ("/v1/3d/generations", "sandbox/3d", "3d", "model.glb", json!(10.5)),
     ] {
         let body = json!({ "prompt": "a lighthouse", "metadata": { "order": 7 } });
         let accepted =
@@ -28,7 +28,8 @@ async fn each_kind_of_job_makes_its_file() {
         assert_eq!((&job["tag"], &job["metadata"]["order"]), (&json!("team-a"), &json!(7)));
         assert_eq!(job["result"]["filename"], file);
         assert_eq!(job["result_url"], job["result"]["file_url"]);
-        assert_eq!((&job["cost_cents"], &job["usage"]["cost_cents"]), (&json!(0), &json!(0)));
+        // Seconds by default, or one mesh, at list price and five per cent.
+        assert_eq!((&job["cost_cents"], &job["usage"]["cost_cents"]), (&cents, &cents));
         assert_eq!(job["progress"], 100);
     }
 }

@@ -5,6 +5,7 @@
 mod catalog;
 mod chaos;
 mod chat;
+mod doctor;
 mod events;
 mod faults;
 mod files;
@@ -20,4 +21,5 @@ mod scale;
 mod servers;
 mod tenants;
 mod upstream;
+mod usage;
 mod webhooks;

@@ -409,7 +409,6 @@ async fn tag_budgets_are_made_changed_and_ended() {
     let list = gateway.get("/v1/budgets").await.body;
     assert_eq!((&list["data"], &list["has_more"]), (&json!([patched.body]), &json!(false)));
     for (body, param) in [
-        (json!({ "monthly_cap_cents": 1 }), "tag"),
         (json!({ "tag": "t".repeat(65), "monthly_cap_cents": 1 }), "tag"),
         (json!({ "tag": "t" }), "monthly_cap_cents"),
         (json!({ "tag": "t", "monthly_cap_cents": null }), "monthly_cap_cents"),
@@ -420,4 +419,12 @@ async fn tag_budgets_are_made_changed_and_ended() {
     assert_eq!((deleted.status, &deleted.body["deleted"]), (200, &json!(true)));
     refused(&ask(&gateway, &gateway.key, Method::DELETE, &path, Value::Null).await, 404, "not_found");
     assert_eq!(gateway.get("/v1/budgets").await.body["data"], json!([]));
+    let whole = create(&gateway, "/v1/budgets", json!({ "monthly_cap_cents": 10 })).await;
+    assert_eq!(whole["tag"], Value::Null);
+    let job = gateway.post("/v1/3d/generations", &json!({ "prompt": "a cube" })).await;
+    assert_eq!(
+        (job.status, &job.body["error"]["budget"]["scope"]),
+        (402, &json!("account")),
+        "a mesh costs 10.5 cents"
+    );
 }

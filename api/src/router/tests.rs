@@ -44,7 +44,8 @@ fn what_costs_money_or_shows_a_tenants_things_needs_a_key() {
 #[test]
 fn what_names_a_key_a_sub_account_or_a_budget_takes_a_key_that_may_manage() {
     let managed = [IdKind::SubAccount, IdKind::ApiKey, IdKind::Budget];
-    for endpoint in &ENDPOINTS {
+    // What a sub-account used, it may read itself.
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.path != "/v1/sub-accounts/{id}/usage") {
         if endpoint.ids.iter().any(|kind| managed.contains(kind)) {
             assert_eq!(endpoint.access, Access::Manage, "{}", endpoint.path);
         }

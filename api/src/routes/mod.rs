@@ -57,6 +57,7 @@ pub mod sub_accounts {
     pub mod get;
     pub mod list;
     pub mod update;
+    pub mod usage;
 }
 
 /// API keys.
@@ -73,6 +74,23 @@ pub mod budgets {
     pub mod delete;
     pub mod list;
     pub mod update;
+}
+
+/// What was used, and what it cost.
+pub mod usage {
+    pub mod by_sub_account;
+    pub mod by_tag;
+    pub mod recent;
+}
+
+/// Single requests.
+pub mod requests {
+    pub mod get;
+}
+
+/// What is spent and what is left.
+pub mod balance {
+    pub mod get;
 }
 
 /// For those who run the gateway.

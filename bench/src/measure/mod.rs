@@ -3,5 +3,6 @@
 pub mod chat;
 pub mod distributed;
 pub mod jobs;
+pub mod money;
 mod proxies;
 pub mod stream;

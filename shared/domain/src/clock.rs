@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Timelike as _, Utc};
 use serde::{Deserialize, Serialize};
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
@@ -30,6 +31,22 @@ impl Millis {
     /// How long from `self` until `later`; zero when `later` is not later.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
+    }
+
+    /// The time as ISO 8601 writes it, such as `2026-11-03T04:05:06.007Z`.
+    pub fn iso(self) -> String {
+        let at = self.date_time();
+        let (hour, minute, second, milli) = (at.hour(), at.minute(), at.second(), at.timestamp_subsec_millis());
+        format!("{}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", at.date_naive())
+    }
+
+    /// The day in UTC, such as `2026-11-03`.
+    pub fn date(self) -> String {
+        self.date_time().date_naive().to_string()
+    }
+
+    fn date_time(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.0).unwrap_or_default()
     }
 }
 
@@ -63,6 +80,13 @@ mod tests {
     fn seconds_round_down_also_before_the_epoch() {
         assert_eq!(Millis(1999).unix_seconds(), 1);
         assert_eq!(Millis(-1).unix_seconds(), -1);
+    }
+
+    #[test]
+    fn times_are_written_in_utc() {
+        let at = Millis(1_793_678_706_007);
+        assert_eq!((at.iso().as_str(), at.date().as_str()), ("2026-11-03T04:05:06.007Z", "2026-11-03"));
+        assert_eq!(Millis(0).iso(), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]

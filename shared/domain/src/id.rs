@@ -31,9 +31,31 @@ pub fn new(prefix: &str, now: Millis) -> String {
     id
 }
 
+/// When the id was made, by the clock of whoever made it; `None` when it is no id of this form.
+pub fn time(id: &str) -> Option<Millis> {
+    let (_, text) = id.rsplit_once('_').filter(|(_, text)| text.len() == 26)?;
+    let value = text.bytes().try_fold(0_u128, |value, byte| {
+        let digit = CROCKFORD.iter().position(|known| *known == byte)?;
+        value.checked_mul(32)?.checked_add(u128::try_from(digit).ok()?)
+    })?;
+    i64::try_from(value >> 80).ok().map(Millis)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_says_when_it_was_made() {
+        for at in [Millis(0), Millis(1_700_000_000_000), Millis((1 << 48) - 1)] {
+            assert_eq!(time(&new("req_", at)), Some(at));
+        }
+        let id = new("req_", Millis(5));
+        for bad in ["", "req_", "req", &id[4..], &id[..29], &format!("{id}0"), &id.to_uppercase(), "req_é"] {
+            assert_eq!(time(bad), None, "{bad}");
+        }
+        assert_eq!(time(&format!("req_{}", "z".repeat(26))), None, "more than 128 bits");
+    }
 
     #[test]
     fn ids_carry_their_prefix_sort_by_time_and_differ() {

@@ -15,11 +15,16 @@ use aig_domain::{Clock, Error, Millis, Nano};
 use aig_store::{CallEnd, MoneyEnd, NewCall, RequestOutcome, RequestRow, Store, StoreError};
 use async_trait::async_trait;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 /// How long an end is written again and again while the database is away. After that a reservation runs out by itself.
 const WRITE_FOR: Duration = Duration::from_mins(10);
 /// How long after its longest time a call's reservation runs out.
 const GRACE: Duration = Duration::from_mins(2);
+
+/// When a commit that was lost is looked for again.
+const LATE: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_mins(1)];
 
 /// Where the money of calls is written.
 #[async_trait]
@@ -44,6 +49,7 @@ pub(crate) trait Books: Send + Sync {
 pub(crate) struct Database {
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tracker: TaskTracker,
 }
 
 #[async_trait]
@@ -57,8 +63,21 @@ impl Books for Database {
     }
 
     async fn reserve(&self, call: NewCall) -> Result<Reservation, Error> {
-        let now = call.created_at;
-        self.store.reserve_call(call).await?.map_err(|exhausted| Error::budget(*exhausted, now))
+        let (id, now) = (call.id.clone(), call.created_at);
+        match self.store.reserve_call(call).await {
+            Ok(reserved) => reserved.map_err(|exhausted| Error::budget(*exhausted, now)),
+            Err(StoreError::Database { source, commit_unknown: true }) => {
+                tracing::warn!(request_id = id, error = %source, "it is not known whether a call was reserved");
+                self.tracker.spawn(release_late(self.store.clone(), id, now));
+                // Whatever became of the reservation, the call was not made.
+                Err(Error::unavailable(
+                    "The database went away while the money for this request was reserved. The request was not sent to the \
+                     provider, and nothing was charged. A retry is safe.",
+                    5,
+                ))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn receive(&self, receipt: Receipt) -> Billing {
@@ -89,6 +108,18 @@ impl Books for Database {
     }
 }
 
+/// Releases a reservation that may come to be although its caller was told that it did not: a commit that was lost may come
+/// through late.
+async fn release_late(store: Store, id: String, at: Millis) {
+    for wait in LATE {
+        tokio::time::sleep(wait).await;
+        let end = CallEnd { id: id.clone(), reserved: true, end: MoneyEnd::Release, at, row: None };
+        if let Err(error) = store.end_call(end).await {
+            tracing::debug!(request_id = id, %error, "a reservation that may have come late is released again");
+        }
+    }
+}
+
 /// What decides over the money of one call.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
@@ -107,6 +138,12 @@ pub(crate) struct Terms {
     pub(crate) longest: Duration,
 }
 
+impl Terms {
+    pub(crate) fn tariff(&self) -> Tariff {
+        Tariff { price: self.price, bound: self.bound }
+    }
+}
+
 /// What a call used and costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charged {
@@ -116,15 +153,26 @@ pub struct Charged {
     pub cost: Option<Nano>,
 }
 
-/// What a call costs that used what the provider `counted`, or what we `estimated` where it did not count, counted nothing for
-/// something, or more than there can be.
-pub(crate) fn charge(price: Option<Price>, counted: Option<Usage>, estimated: Usage) -> Charged {
-    let estimated = Usage { estimated: true, ..estimated };
-    let Some(price) = price else { return Charged { usage: counted.unwrap_or(estimated), cost: None } };
-    let own = price.cost(&Used::chat(&estimated)).unwrap_or_default();
-    match counted.map(|usage| (usage, price.cost(&Used::chat(&usage)))) {
-        Some((usage, Some(cost))) if cost > Nano::ZERO || own == Nano::ZERO => Charged { usage, cost: Some(cost) },
-        _ => Charged { usage: estimated, cost: Some(own) },
+/// What decides over the cost of what was used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tariff {
+    pub(crate) price: Option<Price>,
+    /// What was reserved, below a cap: our own estimate never costs more.
+    pub(crate) bound: Option<Nano>,
+}
+
+impl Tariff {
+    /// What a call costs that used what the provider `counted`, or what we `estimated` where it did not count, counted nothing
+    /// for something, or more than there can be.
+    pub(crate) fn charge(&self, counted: Option<Usage>, estimated: Usage) -> Charged {
+        let estimated = Usage { estimated: true, ..estimated };
+        let Some(price) = self.price else { return Charged { usage: counted.unwrap_or(estimated), cost: None } };
+        let own = price.cost(&Used::chat(&estimated)).unwrap_or_default();
+        let own = self.bound.map_or(own, |bound| own.min(bound));
+        match counted.map(|usage| (usage, price.cost(&Used::chat(&usage)))) {
+            Some((usage, Some(cost))) if cost > Nano::ZERO || own == Nano::ZERO => Charged { usage, cost: Some(cost) },
+            _ => Charged { usage: estimated, cost: Some(own) },
+        }
     }
 }
 
@@ -173,7 +221,7 @@ impl Bill {
                 Billing::NotSent => (MoneyEnd::Release, Charged::default(), outcome),
                 Billing::MaybeBilled => (MoneyEnd::Uncertain, Charged::default(), RequestOutcome::Uncertain),
                 Billing::Billed(usage) => {
-                    let charged = charge(self.terms.price, Some(usage), usage);
+                    let charged = self.terms.tariff().charge(Some(usage), usage);
                     (MoneyEnd::Charge(charged.cost.unwrap_or_default()), charged, outcome)
                 }
             },
@@ -223,14 +271,27 @@ mod tests {
     fn an_answer_is_never_free_and_nonsense_is_never_charged() {
         let list = PriceList::default().with(Unit::Input, Pico(1000)).with(Unit::Output, Pico(2000));
         let price = Some(Price { list, margin_bp: 0 });
-        let of = |counted| charge(price, counted, used(10, 10));
+        let tariff = Tariff { price, bound: None };
+        let of = |counted| tariff.charge(counted, used(10, 10));
         assert_eq!(of(Some(used(5, 5))), Charged { usage: used(5, 5), cost: Some(Nano(15)) });
         assert_eq!(of(Some(used(50, 500))).cost, Some(Nano(1050)), "what it says it used is charged in full");
         for counted in [None, Some(used(0, 0)), Some(used(u64::MAX, 1)), Some(used(1, u64::MAX))] {
             let charged = of(counted);
             assert_eq!((charged.cost, charged.usage.estimated), (Some(Nano(30)), true), "{counted:?}");
         }
-        assert_eq!(charge(price, Some(used(0, 0)), used(0, 0)).cost, Some(Nano::ZERO), "nothing came");
-        assert_eq!(charge(None, Some(used(5, 5)), used(1, 1)), Charged { usage: used(5, 5), cost: None });
+        assert_eq!(tariff.charge(Some(used(0, 0)), used(0, 0)).cost, Some(Nano::ZERO), "nothing came");
+        assert_eq!(Tariff::default().charge(Some(used(5, 5)), used(1, 1)), Charged { usage: used(5, 5), cost: None });
+    }
+
+    #[test]
+    fn our_own_estimate_stays_below_what_was_reserved() {
+        let list = PriceList::default().with(Unit::Input, Pico(1000)).with(Unit::Output, Pico(1000));
+        let tariff = Tariff { price: Some(Price { list, margin_bp: 0 }), bound: Some(Nano(15)) };
+        assert_eq!(tariff.charge(None, used(10, 10)).cost, Some(Nano(15)));
+        assert_eq!(
+            tariff.charge(Some(used(10, 10)), used(1, 1)).cost,
+            Some(Nano(20)),
+            "what a provider used is charged"
+        );
     }
 }

@@ -22,8 +22,6 @@ pub(crate) struct Bound {
     pub(crate) amount: Nano,
     /// The limit that has to be sent with it, since the client set none.
     pub(crate) output_limit: Option<u64>,
-    /// The most tokens that all of its answers may have: an estimate must not be more than what is reserved.
-    pub(crate) most_output: u64,
 }
 
 /// Bounds the cost of `body` for `model`. `default_limit` is the output limit of a call that sets none.
@@ -57,10 +55,9 @@ pub(crate) fn bound(body: &RawObject, model: &Model, default_limit: u64) -> Resu
     let amount = output.and_then(|output_tokens| {
         price.most(&Used { input_tokens: input, output_tokens, requests: 1, ..Used::default() })
     });
-    let (Some(amount), Some(most_output)) = (amount, output) else {
-        return Err(unbounded("max_tokens", "this much output could cost more than an amount can be"));
-    };
-    Ok(Bound { amount, output_limit: asked.is_none().then_some(limit), most_output })
+    let amount =
+        amount.ok_or_else(|| unbounded("max_tokens", "this much output could cost more than an amount can be"))?;
+    Ok(Bound { amount, output_limit: asked.is_none().then_some(limit) })
 }
 
 /// The request's size: at least as many bytes as the provider reads tokens, since the names and quotes of a message are more
@@ -173,7 +170,7 @@ mod tests {
     fn bytes_bound_the_input_and_the_limit_the_output() {
         let body = r#"{"messages":[{"role":"user","content":"hi"}],"max_tokens":10,"n":3}"#;
         let bound = bound_of(body, &model()).unwrap();
-        assert_eq!((bound.output_limit, bound.most_output), (None, 30));
+        assert_eq!(bound.output_limit, None);
         let input = bound.amount.0 - 30 * 1000;
         assert!((body.len() as i64..body.len() as i64 + 8).contains(&input), "{input} for {} bytes", body.len());
         let larger = bound_of(r#"{"messages":[],"max_tokens":10,"max_completion_tokens":99}"#, &model()).unwrap();

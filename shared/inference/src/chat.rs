@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aig_domain::budget::{Reservation, Usage};
+use aig_domain::budget::Reservation;
 use aig_domain::caps::Payer;
 use aig_domain::catalog::Modality;
 use aig_domain::json::RawObject;
@@ -92,30 +92,8 @@ pub(crate) struct Call {
     pub(crate) request: ChatCall,
     /// Whether the client asked for the usage of its stream in OpenAI's form.
     pub(crate) include_usage: bool,
-    /// What its use is estimated from when no usage comes.
-    pub(crate) sizes: Sizes,
-}
-
-/// What use is estimated from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    /// The conversation, in bytes.
+    /// The size of the request, for the estimate when no usage comes.
     pub(crate) request_bytes: usize,
-    /// The most tokens that may be written, where that is reserved.
-    pub(crate) most_output: u64,
-}
-
-impl Sizes {
-    /// Our own count, for an answer of so many bytes: `ceil(bytes / 4)`, and never more than the provider was allowed, so that a cap
-    /// holds without the provider's count, too.
-    pub(crate) fn estimate(&self, written_bytes: usize) -> Usage {
-        Usage {
-            input_tokens: quarter(self.request_bytes),
-            output_tokens: quarter(written_bytes).min(self.most_output),
-            cached_tokens: 0,
-            estimated: true,
-        }
-    }
 }
 
 impl Chat {
@@ -128,7 +106,7 @@ impl Chat {
         config: ChatConfig,
         tracker: TaskTracker,
     ) -> Self {
-        let books = Arc::new(Database { store, clock });
+        let books = Arc::new(Database { store, clock, tracker: tracker.clone() });
         Self { registry, books, defaults, config, tracker }
     }
 
@@ -167,7 +145,7 @@ impl Chat {
             body.remove("stream_options");
         }
         let mut warning = None;
-        let (mut reserved, mut most_output) = (None, u64::MAX);
+        let mut reserved = None;
         if is_capped {
             let bound = bound(&body, &model, self.config.capped_max_tokens)?;
             if let Some(limit) = bound.output_limit {
@@ -177,7 +155,6 @@ impl Chat {
                     Some(format!("{name} was set to {limit}: a cap stands above this request, and it set no limit"));
             }
             reserved = Some(bound.amount);
-            most_output = bound.most_output;
         }
         let request_bytes = body.get("messages").map_or(0, |messages| messages.get().len());
         let terms = Terms {
@@ -194,8 +171,7 @@ impl Chat {
         };
         let bill = Bill { books: Arc::clone(&self.books), terms };
         let request = ChatCall { body: Arc::new(body), stream, request_id };
-        let sizes = Sizes { request_bytes, most_output };
-        Ok((Call { provider, bill, config: self.config, request, include_usage, sizes }, warning))
+        Ok((Call { provider, bill, config: self.config, request, include_usage, request_bytes }, warning))
     }
 }
 
@@ -229,7 +205,7 @@ fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
 /// The status on record for a client that left before its answer: what proxies log for that.
 pub(crate) const CLIENT_LEFT: u16 = 499;
 
-/// Tokens by size: a quarter of the bytes, rounded up.
-fn quarter(bytes: usize) -> u64 {
+/// Tokens by size, when the provider did not count: a quarter of the bytes, rounded up.
+pub(crate) fn estimate(bytes: usize) -> u64 {
     bytes.div_ceil(4) as u64
 }

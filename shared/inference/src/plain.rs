@@ -1,6 +1,6 @@
 //! A chat call whose answer is one JSON object.
 
-use aig_domain::budget::{Billing, OpenCall, Reservation};
+use aig_domain::budget::{Billing, OpenCall, Reservation, Usage};
 use aig_domain::json::RawObject;
 use aig_domain::{Error, ErrorKind};
 use aig_providers::{ByteStream, ChatReply};
@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bill::{Charged, Closing, charge};
-use crate::chat::{CLIENT_LEFT, Call};
+use crate::bill::{Charged, Closing};
+use crate::chat::{CLIENT_LEFT, Call, estimate};
 use crate::errors;
 use crate::relay::{self, WireUsage};
 
@@ -112,10 +112,14 @@ fn settle(call: &Call, open: OpenCall, body: &Bytes) -> Ended {
         );
         return (Err(error), Closing::Refused(open.maybe_billed()));
     };
-    let written = if completion.choices.get() == "[]" { 0 } else { body.len() };
-    let estimated = call.sizes.estimate(written);
+    let estimated = Usage {
+        input_tokens: estimate(call.request_bytes),
+        output_tokens: if completion.choices.get() == "[]" { 0 } else { estimate(body.len()) },
+        cached_tokens: 0,
+        estimated: true,
+    };
     let counted = completion.usage.and_then(|usage| serde_json::from_str::<WireUsage>(usage.get()).ok());
-    let charged = charge(call.bill.terms.price, counted.as_ref().map(WireUsage::usage), estimated);
+    let charged = call.bill.terms.tariff().charge(counted.as_ref().map(WireUsage::usage), estimated);
     let answer = with_cost(body, completion.usage, &charged).unwrap_or_else(|| body.clone());
     (Ok((answer, charged)), Closing::Answered(open, charged))
 }

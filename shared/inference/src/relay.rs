@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use aig_domain::budget::Usage;
 use aig_domain::json::RawObject;
-use aig_domain::price::Price;
 use aig_domain::{Error, Nano};
 use aig_fetch::sse::{Framer, event_data};
 use bytes::{Bytes, BytesMut};
@@ -15,8 +14,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::bill::{Charged, charge};
-use crate::chat::Sizes;
+use crate::bill::{Charged, Tariff};
+use crate::chat::estimate;
 use crate::errors;
 
 /// The longest event that is held back until it is complete.
@@ -27,8 +26,8 @@ pub(crate) struct Relay {
     framer: Framer,
     /// The client asked for usage in OpenAI's form: a chunk with `choices: []`.
     include_usage: bool,
-    sizes: Sizes,
-    price: Option<Price>,
+    request_bytes: usize,
+    tariff: Tariff,
     /// What the model wrote so far.
     written_bytes: usize,
     usage: Option<WireUsage>,
@@ -123,12 +122,12 @@ impl WireUsage {
 }
 
 impl Relay {
-    pub(crate) fn new(include_usage: bool, sizes: Sizes, price: Option<Price>) -> Self {
+    pub(crate) fn new(include_usage: bool, request_bytes: usize, tariff: Tariff) -> Self {
         Self {
             framer: Framer::new(MAX_EVENT),
             include_usage,
-            sizes,
-            price,
+            request_bytes,
+            tariff,
             written_bytes: 0,
             usage: None,
             usage_event: None,
@@ -187,7 +186,7 @@ impl Relay {
 
     /// What was used so far, and what that costs.
     pub(crate) fn charged(&self) -> Charged {
-        charge(self.price, self.usage.as_ref().map(WireUsage::usage), self.estimated())
+        self.tariff.charge(self.usage.as_ref().map(WireUsage::usage), self.estimated())
     }
 
     fn event(&mut self, event: Bytes, out: &mut BytesMut) -> Result<(), Error> {
@@ -245,7 +244,12 @@ impl Relay {
     }
 
     fn estimated(&self) -> Usage {
-        self.sizes.estimate(self.written_bytes)
+        Usage {
+            input_tokens: estimate(self.request_bytes),
+            output_tokens: estimate(self.written_bytes),
+            cached_tokens: 0,
+            estimated: true,
+        }
     }
 
     /// The chunk with the usage, in the form the client can read: as OpenAI sends it to those who asked, else with one

@@ -127,7 +127,7 @@ async fn drive(
     metrics::histogram!("aig_chat_head_seconds").record(sent_at.elapsed());
     // An error means that the stream began without us.
     let _ = begun.send(Ok(()));
-    let mut relay = Relay::new(call.include_usage, call.sizes, call.bill.terms.price);
+    let mut relay = Relay::new(call.include_usage, call.request_bytes, call.bill.terms.tariff());
     let passed = pass_on(call, &mut relay, body, &client, deadline, &must_end).await;
     // However it ended, what was written until then was used.
     let closing = Closing::Answered(open, relay.charged());

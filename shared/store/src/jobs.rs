@@ -137,7 +137,7 @@ pub enum JobsOf<'a> {
 }
 
 impl JobsOf<'_> {
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         match self {
             Self::Account(id) | Self::SubAccount(id) => id,
         }

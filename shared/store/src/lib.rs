@@ -38,6 +38,8 @@ mod settle;
 mod sql;
 mod steps;
 mod sub_accounts;
+mod usage;
+mod usage_rows;
 mod webhooks;
 mod workers;
 
@@ -48,7 +50,7 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::{Accepted, NewCall, NewJob, Raised};
 pub use accounts::{ApiKey, NewAccount, NewApiKey, Scope, WebhookSecrets};
-pub use caps::TagBudget;
+pub use caps::Budget;
 pub use clock::database_clock;
 pub use db::StoreConfig;
 pub use dispatch::DueWork;
@@ -70,6 +72,8 @@ pub use retain::Expired;
 pub use settle::CallEnd;
 pub use steps::{Step, StepKind};
 pub use sub_accounts::{NewSubAccount, SubAccount, SubAccountChange};
+pub use usage::{DayUsage, ModelUsage, SubAccountUsage, Sums, UsageLine, UsageLines};
+pub use usage_rows::{OpenRequest, Refund, RequestDetail, RequestFilter, ReservationState, SeenRequest};
 pub use webhooks::WebhookHistory;
 pub use workers::{LeaseConnection, Role};
 

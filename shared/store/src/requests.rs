@@ -31,6 +31,11 @@ impl RequestOutcome {
             Self::Uncertain => "uncertain",
         }
     }
+
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Completed, Self::Failed, Self::ClientLeft, Self::Uncertain];
+        all.into_iter().find(|outcome| outcome.as_str() == word)
+    }
 }
 
 /// The usage row of one request.
@@ -66,15 +71,20 @@ pub struct RequestRow {
 
 static INSERT: Rows = Rows::new(
     "INSERT INTO requests (id, account_id, sub_account_id, key_id, tag, kind, job_id, model, provider, status, outcome, \
-     created_at, duration_ms, used, estimated, price, cost) SELECT column1, column2, column3, column4, column5, column6, \
-     column7, column8, column9, column10, column11, column12, column13, column14, column15, column16, column17 \
+     created_at, duration_ms, used, estimated, price, cost, input_tokens, output_tokens) SELECT column1, column2, column3, column4, column5, column6, \
+     column7, column8, column9, column10, column11, column12, column13, column14, column15, column16, column17, column18, \
+     column19 \
      FROM (VALUES ",
     &[
         "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT",
-        "TEXT", "BOOLEAN", "TEXT", "BIGINT",
+        "TEXT", "BOOLEAN", "TEXT", "BIGINT", "BIGINT", "BIGINT",
     ],
     ") AS v WHERE column1 IS NOT NULL ON CONFLICT (id) DO NOTHING",
 );
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
 
 /// Writes usage rows; one that is there stays as it is.
 pub(crate) async fn insert(tx: &mut Tx, rows: &[&RequestRow]) -> Result<(), StoreError> {
@@ -97,11 +107,13 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[&RequestRow]) -> Result<(), Stor
                     .bind(row.map(|row| i64::from(row.status)))
                     .bind(row.map(|row| row.outcome.as_str()))
                     .bind(row.map(|row| row.created_at.0))
-                    .bind(row.map(|row| i64::try_from(row.duration_ms).unwrap_or(i64::MAX)))
+                    .bind(row.map(|row| number(row.duration_ms)))
                     .bind(row.and_then(|row| serde_json::to_string(&row.used).ok()))
                     .bind(row.map(|row| row.estimated))
                     .bind(row.and_then(|row| row.price.as_ref()))
-                    .bind(row.map(|row| row.cost.0));
+                    .bind(row.map(|row| row.cost.0))
+                    .bind(row.map(|row| number(row.used.input_tokens)))
+                    .bind(row.map(|row| number(row.used.output_tokens)));
             }
             query.execute(c).await.map(drop)
         })?;

@@ -1,8 +1,9 @@
-//! `POST /v1/budgets`: a hard monthly cap on what requests with a tag cost, over the account and its sub-accounts. A tag that
-//! has one gets the new cap. What can go wrong: 400 naming the field, 403 for a key that may not manage, 413, 415.
+//! `POST /v1/budgets`: a hard monthly cap on what requests with a tag cost, over the account and its sub-accounts, or on all of
+//! them. A tag that has one gets the new cap. What can go wrong: 400 naming the field, 403 for a key that may not manage, 413, 415.
 
 use aig_domain::id;
-use aig_store::TagBudget;
+use aig_domain::tenant::Change;
+use aig_store::Budget;
 use axum::Json;
 use axum::extract::{Request, State};
 use http::StatusCode;
@@ -15,17 +16,17 @@ use crate::middleware::auth::Caller;
 use crate::middleware::fields::{Fields, required};
 use crate::state::Api;
 
-/// A cap on a tag. camelCase names are taken, too.
+/// A cap on a tag, or on the whole account. camelCase names are taken, too.
 #[derive(ToSchema)]
 pub struct BudgetBody {
-    /// The value of `x-aig-tag`, at most 64 characters.
-    pub tag: String,
+    /// The value of `x-aig-tag`, at most 64 characters; all requests of the account and its sub-accounts when missing.
+    pub tag: Option<String>,
     /// The most that its requests may cost in a calendar month (UTC), in cents with up to seven decimals; 0 allows nothing.
     #[schema(value_type = f64)]
     pub monthly_cap_cents: Number,
 }
 
-/// The budget of a tag.
+/// The budget of a tag, or of the account.
 #[derive(Serialize, ToSchema)]
 pub struct BudgetRecord {
     /// `bud_…`
@@ -33,8 +34,8 @@ pub struct BudgetRecord {
     /// Always `budget`.
     #[schema(value_type = String)]
     pub object: &'static str,
-    /// The tag.
-    pub tag: String,
+    /// The tag; null for the whole account.
+    pub tag: Option<String>,
     /// The most that its requests may cost in a calendar month (UTC), in cents.
     #[schema(value_type = f64)]
     pub monthly_cap_cents: Number,
@@ -44,8 +45,8 @@ pub struct BudgetRecord {
     pub updated_at: i64,
 }
 
-impl From<TagBudget> for BudgetRecord {
-    fn from(stored: TagBudget) -> Self {
+impl From<Budget> for BudgetRecord {
+    fn from(stored: Budget) -> Self {
         Self {
             id: stored.id,
             object: "budget",
@@ -57,9 +58,9 @@ impl From<TagBudget> for BudgetRecord {
     }
 }
 
-/// Cap a tag.
+/// Cap a tag, or the whole account.
 ///
-/// 201 for a new budget; 200 when the tag had one, whose cap is replaced.
+/// 201 for a new budget; 200 when there was one, whose cap is replaced.
 #[utoipa::path(
     post,
     path = "/v1/budgets",
@@ -75,10 +76,10 @@ pub async fn handler(
     request: Request,
 ) -> Result<(StatusCode, Json<BudgetRecord>), ApiError> {
     let fields = Fields::read(request, api.job_body).await?;
-    let tag = required(fields.tag("tag")?, "tag")?;
+    let tag = if let Change::Set(tag) = fields.tag("tag")? { Some(tag) } else { None };
     let cap = required(fields.cents("monthly_cap_cents")?, "monthly_cap_cents")?;
     let id = id::new("bud_", api.app.clock.now());
-    let (budget, is_new) = api.app.store.put_tag_budget(&caller.account_id, &id, &tag, cap).await?;
+    let (budget, is_new) = api.app.store.put_budget(&caller.account_id, &id, tag.as_deref(), cap).await?;
     if is_new {
         api.account_changed(&caller.account_id).await;
     }

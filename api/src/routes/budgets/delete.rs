@@ -1,4 +1,4 @@
-//! `DELETE /v1/budgets/{id}`: end the cap of a tag. What was spent stays known. What can go wrong: 403, 404.
+//! `DELETE /v1/budgets/{id}`: end a cap. What was spent stays known. What can go wrong: 403, 404.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -9,7 +9,7 @@ use crate::middleware::auth::Caller;
 use crate::routes::sub_accounts::delete::Deleted;
 use crate::state::Api;
 
-/// End a tag budget.
+/// End a budget.
 #[utoipa::path(
     delete,
     path = "/v1/budgets/{id}",
@@ -21,7 +21,7 @@ pub async fn handler(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, ApiError> {
-    if !api.app.store.delete_tag_budget(&caller.account_id, &id).await? {
+    if !api.app.store.delete_budget(&caller.account_id, &id).await? {
         return Err(no_such_budget().into());
     }
     api.account_changed(&caller.account_id).await;

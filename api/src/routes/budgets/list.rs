@@ -1,4 +1,4 @@
-//! `GET /v1/budgets`: the caller's tag budgets, newest first. What can go wrong: 400 naming the parameter, 403.
+//! `GET /v1/budgets`: the caller's budgets, newest first. What can go wrong: 400 naming the parameter, 403.
 
 use aig_domain::Error;
 use axum::Json;
@@ -12,7 +12,7 @@ use crate::middleware::auth::Caller;
 use crate::middleware::query::Query;
 use crate::state::Api;
 
-/// A page of tag budgets.
+/// A page of budgets.
 #[derive(Serialize, ToSchema)]
 pub struct BudgetList {
     /// Always `list`.
@@ -28,7 +28,7 @@ pub struct BudgetList {
     pub last_id: Option<String>,
 }
 
-/// List tag budgets.
+/// List budgets.
 #[utoipa::path(
     get,
     path = "/v1/budgets",
@@ -40,7 +40,7 @@ pub struct BudgetList {
 )]
 pub async fn handler(State(api): State<Api>, caller: Caller, query: Query) -> Result<Json<BudgetList>, ApiError> {
     let (limit, after) = query.page()?;
-    let page = api.app.store.tag_budgets(&caller.account_id, after, limit).await?;
+    let page = api.app.store.budgets(&caller.account_id, after, limit).await?;
     let page = page.ok_or_else(|| Error::invalid("after", "`after` must be the id of one of your budgets."))?;
     let data: Vec<BudgetRecord> = page.items.into_iter().map(BudgetRecord::from).collect();
     let (first_id, last_id) = (data.first().map(|it| it.id.clone()), data.last().map(|it| it.id.clone()));

@@ -1,4 +1,4 @@
-//! `PATCH /v1/budgets/{id}`: set the cap of a tag budget. What can go wrong: 400 naming the field, 403, 404, 413, 415.
+//! `PATCH /v1/budgets/{id}`: set the cap of a budget. What can go wrong: 400 naming the field, 403, 404, 413, 415.
 
 use aig_domain::Error;
 use axum::Json;
@@ -25,7 +25,7 @@ pub fn no_such_budget() -> Error {
     Error::not_found("There is no such budget. GET /v1/budgets lists yours. Nothing was done.")
 }
 
-/// Set the cap of a tag budget.
+/// Set the cap of a budget.
 #[utoipa::path(
     patch,
     path = "/v1/budgets/{id}",
@@ -41,6 +41,6 @@ pub async fn handler(
 ) -> Result<Json<BudgetRecord>, ApiError> {
     let fields = Fields::read(request, api.job_body).await?;
     let cap = required(fields.cents("monthly_cap_cents")?, "monthly_cap_cents")?;
-    let changed = api.app.store.update_tag_budget(&caller.account_id, &id, cap).await?;
+    let changed = api.app.store.update_budget(&caller.account_id, &id, cap).await?;
     Ok(Json(changed.ok_or_else(no_such_budget)?.into()))
 }

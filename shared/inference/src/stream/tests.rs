@@ -16,7 +16,6 @@ use async_trait::async_trait;
 use super::*;
 use crate::ChatConfig;
 use crate::bill::{Bill, Books, Terms};
-use crate::chat::Sizes;
 
 const CONTENT: &str =
     "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":null}]}\n\n";
@@ -164,7 +163,7 @@ async fn play(
         },
         request: ChatCall { body: Arc::new(RawObject::default()), stream: true, request_id: "req_1".into() },
         include_usage: true,
-        sizes: Sizes { request_bytes: 4, most_output: u64::MAX },
+        request_bytes: 4,
     };
     let (must_end, tracker) = (CancellationToken::new(), TaskTracker::new());
     let events = run(call, must_end.clone(), &tracker).await?;

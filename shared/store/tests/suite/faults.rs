@@ -4,15 +4,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use aig_domain::Secret;
-use aig_store::{Accepted, ClaimRequest, JobEndTarget, Store, StoreConfig, StoreError};
+use aig_domain::{Month, Nano, Secret};
+use aig_store::{Accepted, ClaimRequest, JobEndTarget, MoneyEnd, Store, StoreConfig, StoreError};
 use futures_util::future::join_all;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::money::{call, ending};
 use crate::proxy::{Mode, Proxy};
-use crate::support::{TestStore, completed, job_of, postgres};
+use crate::support::{TestStore, completed, job_of, payer, postgres};
 
 postgres!(
     a_silent_cut_is_told_in_time_and_heals,
@@ -22,6 +23,8 @@ postgres!(
     an_accept_that_comes_through_late_is_one_job,
     an_end_that_comes_through_late_is_won,
     a_claim_that_comes_through_late_is_released,
+    a_reservation_that_comes_through_late_is_one,
+    a_charge_that_comes_through_late_is_one,
 );
 
 /// No caller waits for longer, whatever happens.
@@ -231,4 +234,38 @@ async fn a_claim_that_comes_through_late_is_released(t: &TestStore) {
     }
     assert_eq!(t.claim(1).await.len(), 1, "the task is everybody's again");
     b.store.close().await;
+}
+
+/// What is spent and held by the one account of these tests.
+async fn standing(t: &TestStore) -> (i64, i64) {
+    let balance = t.store.balance("acc_money", Month::of(t.now())).await.unwrap();
+    (balance.spent.0, balance.held.0)
+}
+
+async fn a_reservation_that_comes_through_late_is_one(t: &TestStore) {
+    let b = behind_a_proxy(t).await;
+    let call = call(t, &payer("acc_money"), 10);
+    b.proxy.set(Mode::HoldCommit);
+    let reserve = in_time(b.store.reserve_call(call.clone()));
+    let (reserved, ()) = tokio::join!(reserve, release_when_repeated(t, &b.proxy));
+    assert!(reserved.unwrap().is_ok());
+    assert_eq!(standing(t).await, (0, 10));
+    b.store.close().await;
+}
+
+async fn a_charge_that_comes_through_late_is_one(t: &TestStore) {
+    for (number, reserved) in [(1, true), (2, false)] {
+        let b = behind_a_proxy(t).await;
+        let call = call(t, &payer("acc_money"), 10);
+        if reserved {
+            drop(t.store.reserve_call(call.clone()).await.unwrap().unwrap());
+        }
+        b.proxy.set(Mode::HoldCommit);
+        let end = in_time(b.store.end_call(ending(&call, MoneyEnd::Charge(Nano(7)), reserved)));
+        let (ended, ()) = tokio::join!(end, release_when_repeated(t, &b.proxy));
+        ended.unwrap();
+        assert_eq!(standing(t).await, (7 * number, 0));
+        assert_eq!(t.store.doctor(t.now().minus(Duration::from_mins(5))).await.unwrap(), []);
+        b.store.close().await;
+    }
 }

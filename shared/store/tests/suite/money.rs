@@ -24,6 +24,7 @@ both![
     one_charge_per_result,
     sums_agree,
     a_charge_belongs_to_the_month_of_its_admission,
+    months_turn_under_load,
     a_dead_process_leaves_its_calls_uncertain,
     more_is_reserved_only_under_the_cap,
     what_is_given_back_was_charged,
@@ -261,6 +262,43 @@ async fn a_charge_belongs_to_the_month_of_its_admission(t: &TestStore) {
     assert_eq!(standing(t, "acc_1").await, (0, 10, 0));
     let old = t.store.balance("acc_1", month).await.unwrap();
     assert_eq!((old.spent, old.held), (Nano(8), Nano::ZERO));
+    is_well(t).await;
+}
+
+async fn months_turn_under_load(t: &TestStore) {
+    // 2027-01-30, so that February follows; then two more ends of months.
+    t.clock.forward(t.now().until(Month::parse("2027-01").unwrap().ends()) - Duration::from_hours(30));
+    let payer = payer("acc_1");
+    t.store.set_cap("acc_1", "acc_1", &Change::Set(Nano(400))).await.unwrap();
+    let mut months = vec![Month::of(t.now())];
+    let mut admitted: Vec<(NewCall, i64)> = Vec::new();
+    while months.len() < 4 {
+        let end = months[months.len() - 1].ends();
+        // Up to the end of the month and over it, in steps smaller than what is admitted at once.
+        t.clock.forward(t.now().until(end).saturating_sub(Duration::from_millis(120)));
+        for _ in 0..8 {
+            let calls: Vec<NewCall> = (0..20).map(|_| call(t, &payer, 10)).collect();
+            let wishes = join_all(calls.iter().map(|call| t.store.reserve_call(call.clone())));
+            let late: Vec<_> = admitted.iter().rev().take(10).cloned().collect();
+            let settles = join_all(late.into_iter().map(async |(call, charge)| {
+                t.store.end_call(CallEnd { row: None, ..ending(&call, MoneyEnd::Charge(Nano(charge)), true) }).await
+            }));
+            let (answers, settled) = tokio::join!(wishes, settles);
+            settled.into_iter().for_each(Result::unwrap);
+            let fit = calls.into_iter().zip(answers).filter(|(_, answer)| answer.as_ref().unwrap().is_ok());
+            admitted.extend(fit.map(|(call, _)| (call, 10)));
+            t.clock.forward(Duration::from_millis(30));
+        }
+        months.push(Month::of(t.now()));
+    }
+    for month in &months {
+        let balance = t.store.balance("acc_1", *month).await.unwrap();
+        let of_month = admitted.iter().filter(|(call, _)| Month::of(call.created_at) == *month).count();
+        assert_eq!(balance.used(), Nano(10 * i64::try_from(of_month).unwrap()), "{month}");
+        assert!(of_month == 40 || *month == months[0] && of_month > 0, "{of_month} in {month}");
+    }
+    // Most of them were never ended.
+    while t.store.end_overdue_calls().await.unwrap() > 0 {}
     is_well(t).await;
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use aig_domain::Nano;
 use aig_domain::tenant::{Change, Limits};
+use aig_domain::{Month, Nano};
 use aig_store::{ApiKey, NewApiKey, NewLimitedKey, NewSubAccount, Scope, SubAccount, SubAccountChange};
 
 use crate::support::{TestStore, both};
@@ -237,25 +237,28 @@ async fn a_key_that_was_never_used_dies_with_the_one_it_replaced(t: &TestStore) 
 async fn the_cap_of_a_tag(t: &TestStore) {
     t.account("acc_1").await;
     t.store.create_key(&NewLimitedKey { limits: Limits::default(), ..limited_key("k", "acc_1") }).await.unwrap();
-    let (made, is_new) = t.store.put_tag_budget("acc_1", "bud_1", "a:b", Nano(5)).await.unwrap();
-    assert!(is_new && (made.tag.as_str(), made.cap) == ("a:b", Nano(5)));
+    let (made, is_new) = t.store.put_budget("acc_1", "bud_1", Some("a:b"), Nano(5)).await.unwrap();
+    assert!(is_new && (made.tag.as_deref(), made.cap) == (Some("a:b"), Nano(5)));
     let key = loaded(t, "k").await;
     assert!(key.has_tag_caps && !key.has_cap && !key.is_limited);
     t.clock.forward(Duration::from_secs(1));
-    let (again, is_new) = t.store.put_tag_budget("acc_1", "bud_2", "a:b", Nano(6)).await.unwrap();
+    let (again, is_new) = t.store.put_budget("acc_1", "bud_2", Some("a:b"), Nano(6)).await.unwrap();
     assert!(!is_new);
     assert_eq!((again.id.as_str(), again.cap, again.created_at), ("bud_1", Nano(6), made.created_at));
     assert_eq!(again.updated_at, t.now());
-    let (other, is_new) = t.store.put_tag_budget("acc_2", "bud_3", "a:b", Nano(7)).await.unwrap();
+    let (other, is_new) = t.store.put_budget("acc_2", "bud_3", Some("a:b"), Nano(7)).await.unwrap();
     assert!(is_new, "tags of different accounts are different");
-    let page = t.store.tag_budgets("acc_1", None, 10).await.unwrap().unwrap();
+    let page = t.store.budgets("acc_1", None, 10).await.unwrap().unwrap();
     assert_eq!((page.items, page.has_more), (vec![again], false));
-    assert_eq!(t.store.tag_budgets("acc_1", Some("bud_3"), 10).await.unwrap(), None);
-    assert_eq!(t.store.update_tag_budget("acc_1", "bud_3", Nano(0)).await.unwrap(), None);
-    let zero = t.store.update_tag_budget("acc_1", "bud_1", Nano(0)).await.unwrap().unwrap();
+    assert_eq!(t.store.budgets("acc_1", Some("bud_3"), 10).await.unwrap(), None);
+    assert_eq!(t.store.update_budget("acc_1", "bud_3", Nano(0)).await.unwrap(), None);
+    let zero = t.store.update_budget("acc_1", "bud_1", Nano(0)).await.unwrap().unwrap();
     assert_eq!(zero.cap, Nano(0));
-    assert!(!t.store.delete_tag_budget("acc_1", "bud_3").await.unwrap());
-    assert!(t.store.delete_tag_budget("acc_1", "bud_1").await.unwrap());
+    assert!(!t.store.delete_budget("acc_1", "bud_3").await.unwrap());
+    assert!(t.store.delete_budget("acc_1", "bud_1").await.unwrap());
     assert!(!loaded(t, "k").await.has_tag_caps);
-    assert_eq!(t.store.tag_budgets("acc_2", None, 10).await.unwrap().unwrap().items, [other]);
+    assert_eq!(t.store.budgets("acc_2", None, 10).await.unwrap().unwrap().items, [other]);
+    let (whole, is_new) = t.store.put_budget("acc_1", "bud_4", None, Nano(9)).await.unwrap();
+    assert!(is_new && whole.tag.is_none() && loaded(t, "k").await.has_cap, "the account itself");
+    assert_eq!(t.store.balance("acc_1", Month::of(t.now())).await.unwrap().cap, Some(Nano(9)));
 }
