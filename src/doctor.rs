@@ -32,9 +32,9 @@ fn report(findings: &[Finding]) -> String {
     for finding in findings {
         if finding.rule != rule {
             rule = finding.rule;
-            text.push_str(&format!("Broken: {rule}.\n"));
+            text.extend(["Broken: ", rule, ".\n"]);
         }
-        text.push_str(&format!("  {}: {}\n", finding.subject, finding.detail));
+        text.extend(["  ", &finding.subject, ": ", &finding.detail, "\n"]);
     }
     text
 }

@@ -48,12 +48,22 @@ pub struct Priced {
 impl Priced {
     /// One process, or three that answer requests beside the other roles.
     pub async fn start() -> Self {
-        Self::start_with("", &[]).await
+        Self::start_with(&[]).await
     }
 
-    /// The same with more in `aigateway.toml`, and environment variables.
-    pub async fn start_with(toml: &str, vars: &[(&str, &str)]) -> Self {
-        let (chat, media) = (OpenaiFake::start().await.unwrap(), JobsFake::start(JobsFaults::default()).await.unwrap());
+    /// The same with environment variables.
+    pub async fn start_with(vars: &[(&str, &str)]) -> Self {
+        Self::start_on(true, vars).await
+    }
+
+    /// One process of each role, for what needs no more.
+    pub async fn start_few() -> Self {
+        Self::start_on(false, &[]).await
+    }
+
+    async fn start_on(many: bool, vars: &[(&str, &str)]) -> Self {
+        let chat = OpenaiFake::start().await.unwrap();
+        let media = JobsFake::start(JobsFaults::default()).await.unwrap();
         let toml = format!(
             "[providers.up]\nkind = 'openai'\nbase_url = '{}'\nmodels = ['m']\n\
              [providers.media]\nkind = 'aigateway'\nbase_url = '{}'\nmodels = '*'\nidempotent_submit = true\n{PRICES}",

@@ -37,7 +37,7 @@ pub(crate) fn bound(body: &RawObject, model: &Model, default_limit: u64) -> Resu
     }
     let asked = ["max_completion_tokens", "max_tokens"]
         .into_iter()
-        .map(|name| Ok(body.read::<u64>(name, "a whole number that is not negative")?))
+        .map(|name| body.read::<u64>(name, "a whole number that is not negative"))
         .collect::<Result<Vec<_>, Error>>()?;
     // Which of the two a provider obeys differs.
     let asked = asked.into_iter().flatten().max();

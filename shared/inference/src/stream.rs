@@ -163,22 +163,22 @@ async fn answer(
     must_end: &CancellationToken,
 ) -> Result<ChatReply, (Refused, Closing)> {
     let mut sent = std::pin::pin!(call.send(reservation));
-    let abandoned = |refused| Err((refused, Closing::Abandoned));
+    let abandoned = |refused| (refused, Closing::Abandoned);
     let mut keep_alive = Instant::now() + call.config.keep_alive;
     loop {
         tokio::select! {
             biased;
-            () = client.left() => return abandoned(Refused::Left),
-            () = must_end.cancelled() => return abandoned(Refused::With(errors::restarting())),
+            () = client.left() => return Err(abandoned(Refused::Left)),
+            () = must_end.cancelled() => return Err(abandoned(Refused::With(errors::restarting()))),
             answered = &mut sent => return answered.map_err(|ChatRefusal { receipt, error }| {
                 (Refused::With(errors::refused(&error, &receipt)), Closing::Refused(receipt))
             }),
             () = sleep_until(deadline) => {
-                return abandoned(Refused::With(errors::too_slow("The provider did not answer in time.")));
+                return Err(abandoned(Refused::With(errors::too_slow("The provider did not answer in time."))));
             }
             () = sleep_until(keep_alive) => {
                 if client.send(KEEP_ALIVE).await.is_err() {
-                    return abandoned(Refused::Left);
+                    return Err(abandoned(Refused::Left));
                 }
                 keep_alive = Instant::now() + call.config.keep_alive;
             }

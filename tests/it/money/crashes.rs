@@ -25,14 +25,14 @@ async fn calls_of_a_process_that_was_killed_are_in_doubt() {
     let mut priced = Priced::start().await;
     let (plain, stream) = (chat("[fake hold bound_usage]", false), chat("[fake hold bound_usage]", true));
     let halfway = chat("[fake words=9 stall_after=3]", true);
-    let mut prices = Vec::new();
+    let mut bounds = Vec::new();
     for body in [&plain, &stream, &halfway] {
-        prices.push(priced.bound_of(body).await);
+        bounds.push(priced.bound_of(body).await);
     }
     // Two of each on the process that dies, two more on each of the others.
-    let doubtful = Nano(prices.iter().map(|price| 2 * price.0).sum());
+    let doubtful = Nano(bounds.iter().map(|bound| 2 * bound.0).sum());
     let others = if is_distributed() { 4 } else { 0 };
-    let (spent, more) = (times(prices[0], others), prices[0]);
+    let (spent, more) = (times(bounds[0], others), bounds[0]);
     let cap = doubtful.plus(spent).plus(more);
     let sub_account = priced.sub_account(cap).await;
     let mut calls = Vec::new();
