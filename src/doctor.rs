@@ -27,16 +27,11 @@ fn report(findings: &[Finding]) -> String {
     if findings.is_empty() {
         return format!("{} rules, no finding.\n", Store::doctor_rules());
     }
-    let mut text = String::new();
-    let mut rule = "";
-    for finding in findings {
-        if finding.rule != rule {
-            rule = finding.rule;
-            text.extend(["Broken: ", rule, ".\n"]);
-        }
-        text.extend(["  ", &finding.subject, ": ", &finding.detail, "\n"]);
-    }
-    text
+    let of_one_rule = findings.chunk_by(|a, b| a.rule == b.rule).map(|findings| {
+        let lines = findings.iter().map(|Finding { subject, detail, .. }| format!("  {subject}: {detail}\n"));
+        format!("Broken: {}.\n{}", findings[0].rule, lines.collect::<String>())
+    });
+    of_one_rule.collect()
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the command is for")]

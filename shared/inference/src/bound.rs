@@ -172,7 +172,8 @@ mod tests {
         let bound = bound_of(body, &model()).unwrap();
         assert_eq!(bound.output_limit, None);
         let input = bound.amount.0 - 30 * 1000;
-        assert!((body.len() as i64..body.len() as i64 + 8).contains(&input), "{input} for {} bytes", body.len());
+        let bytes = i64::try_from(body.len()).unwrap();
+        assert!((bytes..bytes + 8).contains(&input), "{input} for {} bytes", body.len());
         let larger = bound_of(r#"{"messages":[],"max_tokens":10,"max_completion_tokens":99}"#, &model()).unwrap();
         assert!(larger.amount > Nano(99_000));
     }

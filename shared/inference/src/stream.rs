@@ -114,8 +114,8 @@ async fn drive(
     let sent_at = Instant::now();
     let ChatReply { open, body } = match answer(call, reservation, &client, deadline, &must_end).await {
         Ok(reply) => reply,
-        Err((Refused::Left, closing)) => return Ended::left(closing),
-        Err((Refused::With(error), closing)) => {
+        Err(refused) => {
+            let (Refused::With(error), closing) = *refused else { return Ended::left(refused.1) };
             let status = error.kind.status();
             // Once the stream has begun without the upstream, the error goes into it.
             if let Err(Err(error)) = begun.send(Err(error)) {
@@ -161,24 +161,24 @@ async fn answer(
     client: &Client,
     deadline: Instant,
     must_end: &CancellationToken,
-) -> Result<ChatReply, (Refused, Closing)> {
+) -> Result<ChatReply, Box<(Refused, Closing)>> {
     let mut sent = std::pin::pin!(call.send(reservation));
-    let abandoned = |refused| (refused, Closing::Abandoned);
+    let abandoned = |refused| Err(Box::new((refused, Closing::Abandoned)));
     let mut keep_alive = Instant::now() + call.config.keep_alive;
     loop {
         tokio::select! {
             biased;
-            () = client.left() => return Err(abandoned(Refused::Left)),
-            () = must_end.cancelled() => return Err(abandoned(Refused::With(errors::restarting()))),
+            () = client.left() => return abandoned(Refused::Left),
+            () = must_end.cancelled() => return abandoned(Refused::With(errors::restarting())),
             answered = &mut sent => return answered.map_err(|ChatRefusal { receipt, error }| {
-                (Refused::With(errors::refused(&error, &receipt)), Closing::Refused(receipt))
+                Box::new((Refused::With(errors::refused(&error, &receipt)), Closing::Refused(receipt)))
             }),
             () = sleep_until(deadline) => {
-                return Err(abandoned(Refused::With(errors::too_slow("The provider did not answer in time."))));
+                return abandoned(Refused::With(errors::too_slow("The provider did not answer in time.")));
             }
             () = sleep_until(keep_alive) => {
                 if client.send(KEEP_ALIVE).await.is_err() {
-                    return Err(abandoned(Refused::Left));
+                    return abandoned(Refused::Left);
                 }
                 keep_alive = Instant::now() + call.config.keep_alive;
             }

@@ -299,10 +299,10 @@ impl Real {
 
     async fn check(&self, model: &Model) {
         for (number, month) in self.months.iter().enumerate() {
-            for scope in 0..SCOPES.len() {
+            for (scope, name) in SCOPES.iter().enumerate() {
                 let balance = self.store.balance(&self.scope(scope), *month).await.unwrap();
                 let real = (balance.spent.0, balance.held.0, balance.uncertain.0);
-                assert_eq!(real, model.counters(scope, number), "{} in {month}", SCOPES[scope]);
+                assert_eq!(real, model.counters(scope, number), "{name} in {month}");
             }
         }
     }

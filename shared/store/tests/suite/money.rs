@@ -267,7 +267,7 @@ async fn a_charge_belongs_to_the_month_of_its_admission(t: &TestStore) {
 
 async fn months_turn_under_load(t: &TestStore) {
     // 2027-01-30, so that February follows; then two more ends of months.
-    t.clock.forward(t.now().until(Month::parse("2027-01").unwrap().ends()) - Duration::from_hours(30));
+    t.clock.forward(t.now().until(Month::parse("2027-01").unwrap().ends().minus(Duration::from_hours(30))));
     let payer = payer("acc_1");
     t.store.set_cap("acc_1", "acc_1", &Change::Set(Nano(400))).await.unwrap();
     let mut months = vec![Month::of(t.now())];
