@@ -2,7 +2,11 @@
 //!
 //! Directives: `words=N` (default 8), `head_delay`, `word_delay`, `stall_after=N`, `cut_after=N`, `error_after=N`, `cut_head`,
 //! `garbage`, `garbage_after=N`, `bad_utf8`, `huge_event`, `no_usage`, `no_done`, `crlf`, `comments`, `split=BYTES`,
-//! `status=N` (with `retry_after=SECONDS`).
+//! `status=N` (with `retry_after=SECONDS`), `hold` (no answer before [`OpenaiFake::release`]).
+//!
+//! What it says it used: `prompt_tokens=X` and `completion_tokens=X`, where X is any JSON without spaces, or a word, which is sent
+//! as a string; `bound_usage=FACTOR` (default 1): so many times the most that such a request can use, a token for each byte
+//! read and `max_tokens` for each choice; `usage_twice`: a stream says half of it first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +16,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::directives::Directives;
 use crate::server::{Answer, Body, Cut, Server, answer, streamed};
@@ -33,6 +38,8 @@ struct State {
     billed: AtomicU64,
     aborted: AtomicU64,
     last: Mutex<Option<(http::HeaderMap, Value)>>,
+    /// Whether requests that were told to wait may go on.
+    released: watch::Sender<bool>,
 }
 
 /// The fake.
@@ -80,6 +87,16 @@ impl OpenaiFake {
     pub fn last(&self) -> Option<(http::HeaderMap, Value)> {
         self.state.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Lets requests with `hold` go on, those that come later too.
+    pub fn release(&self) {
+        self.state.released.send_replace(true);
+    }
+
+    /// From now on requests with `hold` wait again.
+    pub fn hold(&self) {
+        self.state.released.send_replace(false);
+    }
 }
 
 /// Sleeps, if there is anything to sleep: even a sleep of nothing waits for the timer's next tick.
@@ -108,6 +125,10 @@ async fn chat(state: Arc<State>, request: Request<Bytes>) -> Answer {
     *state.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     let directives = Directives::parse(&body["messages"].to_string());
     pause(directives.millis("head_delay")).await;
+    if directives.has("hold") {
+        // The sender lives as long as the state, so that this only ends when it is told to.
+        let _ = state.released.subscribe().wait_for(|released| *released).await;
+    }
     if directives.has("cut_head") {
         state.billed.fetch_add(1, Ordering::SeqCst);
         return Err(Cut);
@@ -120,9 +141,10 @@ async fn chat(state: Arc<State>, request: Request<Bytes>) -> Answer {
         return Ok(answer(200, "application/json", "<html>what?</html>"));
     }
     let words = directives.number("words").unwrap_or(8);
+    let usage = usage(&directives, words, request.body().len(), &body);
     if body["stream"] == true {
-        let include_usage = body["stream_options"]["include_usage"] == true;
-        Ok(streamed(200, "text/event-stream", events(state, &directives, words, include_usage)))
+        let usage = (body["stream_options"]["include_usage"] == true).then_some(usage);
+        Ok(streamed(200, "text/event-stream", events(state, &directives, words, usage.as_ref())))
     } else {
         let mut whole = json!({
             "id": "chatcmpl-fake", "object": "chat.completion", "created": 1, "model": body["model"],
@@ -132,7 +154,7 @@ async fn chat(state: Arc<State>, request: Request<Bytes>) -> Answer {
             }],
         });
         if !directives.has("no_usage") {
-            whole["usage"] = usage(words);
+            whole["usage"] = usage;
         }
         Ok(json_answer(200, &whole))
     }
@@ -146,8 +168,27 @@ fn refusal(status: u16, directives: &Directives) -> Response<Body> {
     response
 }
 
-fn usage(words: usize) -> Value {
-    json!({ "prompt_tokens": 7, "completion_tokens": words, "total_tokens": 7 + words })
+/// What a request of `bytes` says it used that is answered with so many words.
+fn usage(directives: &Directives, words: usize, bytes: usize, body: &Value) -> Value {
+    let (mut read, mut written) = (7, words as u64);
+    if directives.has("bound_usage") {
+        let factor = directives.number("bound_usage").unwrap_or(1) as u64;
+        // The gateway's count has a comma after the last member, too.
+        read = (bytes as u64 + 1) * factor;
+        written = body["max_tokens"].as_u64().unwrap_or(0) * body["n"].as_u64().unwrap_or(1) * factor;
+    }
+    let said = |name: &str, count: u64| match directives.text(name) {
+        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        None => Value::from(count),
+    };
+    let (prompt, completion) = (said("prompt_tokens", read), said("completion_tokens", written));
+    json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": read + written })
+}
+
+/// Half of it.
+fn half(usage: &Value) -> Value {
+    let half = |name: &str| usage[name].as_u64().map_or_else(|| usage[name].clone(), |count| (count / 2).into());
+    json!({ "prompt_tokens": half("prompt_tokens"), "completion_tokens": half("completion_tokens") })
 }
 
 /// Tells when a stream was left before its end.
@@ -183,9 +224,9 @@ fn events(
     state: Arc<State>,
     directives: &Directives,
     words: usize,
-    include_usage: bool,
+    usage: Option<&Value>,
 ) -> impl Stream<Item = Result<Bytes, Cut>> + Send + Sync + 'static {
-    let acts = script(directives, words, include_usage);
+    let acts = script(directives, words, usage);
     let guard = Aborted { state, ended: false };
     stream::unfold((acts.into_iter(), guard), |(mut acts, mut guard)| async move {
         loop {
@@ -209,12 +250,12 @@ fn events(
     .fuse()
 }
 
-fn script(directives: &Directives, words: usize, include_usage: bool) -> Vec<Act> {
+fn script(directives: &Directives, words: usize, usage: Option<&Value>) -> Vec<Act> {
     let end = if directives.has("crlf") { "\r\n\r\n" } else { "\n\n" };
-    let chunk = |choices: Value, usage: Value| {
+    let chunk = |choices: Value, said: Value| {
         let mut chunk = json!({ "id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": 1, "model": "fake", "choices": choices });
-        if include_usage {
-            chunk["usage"] = usage;
+        if usage.is_some() {
+            chunk["usage"] = said;
         }
         format!("data: {chunk}{end}")
     };
@@ -249,8 +290,11 @@ fn script(directives: &Directives, words: usize, include_usage: bool) -> Vec<Act
         acts.push(format!("data: \"{}\"{end}", "x".repeat(2 * 1024 * 1024)).into_act());
     }
     acts.push(delta(json!({}), json!("stop")).into_act());
-    if include_usage && !directives.has("no_usage") {
-        acts.push(chunk(json!([]), usage(words)).into_act());
+    if let Some(usage) = usage.filter(|_| !directives.has("no_usage")) {
+        if directives.has("usage_twice") {
+            acts.push(chunk(json!([]), half(usage)).into_act());
+        }
+        acts.push(chunk(json!([]), usage.clone()).into_act());
     }
     if !directives.has("no_done") {
         acts.push(format!("data: [DONE]{end}").into_act());

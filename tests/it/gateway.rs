@@ -94,7 +94,9 @@ impl Gateway {
         let toml = if toml.contains("[tasks]") { toml.to_owned() } else { format!("{toml}\n{QUICK}") };
         std::fs::write(folder.path().join("aigateway.toml"), toml).unwrap();
         let vars = vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let client = reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap();
+        // The gateway closes a connection that is idle for ten seconds; a client that takes it up just then is cut off.
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON).pool_idle_timeout(Duration::from_secs(5));
+        let client = client.build().unwrap();
         let processes = roles
             .iter()
             .map(|role| Process {
@@ -196,11 +198,18 @@ impl Gateway {
 
     /// SIGKILL to the processes of `role`; an empty one means all.
     pub fn kill_role(&mut self, role: &str) {
-        for process in self.processes.iter_mut().filter(|it| role.is_empty() || it.role == role) {
-            if let Some(mut child) = process.child.take() {
-                child.kill().unwrap();
-                child.wait().unwrap();
+        for index in 0..self.processes.len() {
+            if role.is_empty() || self.processes[index].role == role {
+                self.kill_one(index);
             }
+        }
+    }
+
+    /// SIGKILL to one process, for [`Gateway::spawn`].
+    pub fn kill_one(&mut self, index: usize) {
+        if let Some(mut child) = self.processes[index].child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
     }
 
@@ -311,13 +320,17 @@ impl Gateway {
         theirs - SystemClock.now().unix_seconds()
     }
 
-    /// The gateway's database, beside the running processes.
-    pub async fn store(&self) -> Store {
-        let url = match &self.database {
+    /// Where the gateway's database is.
+    pub fn database_url(&self) -> String {
+        match &self.database {
             None => format!("sqlite:{}", self.folder.path().join("gateway.db").display()),
             Some(database) => database.url(),
-        };
-        let config = StoreConfig { url: Secret::new(url), max_connections: 2 };
+        }
+    }
+
+    /// The gateway's database, beside the running processes.
+    pub async fn store(&self) -> Store {
+        let config = StoreConfig { url: Secret::new(self.database_url()), max_connections: 2 };
         Store::connect(&config, Arc::new(SystemClock), &TaskTracker::new()).await.unwrap()
     }
 
@@ -348,6 +361,11 @@ impl Gateway {
 
     /// Makes another account; gives its key.
     pub async fn other_account(&self) -> String {
+        self.other_account_in(&self.store().await).await
+    }
+
+    /// The same in a database that is not the one the gateway was given first.
+    pub async fn other_account_in(&self, store: &Store) -> String {
         let ring = KeyRing::parse(self.file("secret-key").trim()).unwrap();
         let key = keys::generate(&ring);
         let id = id::new("acc_", SystemClock.now());
@@ -364,9 +382,7 @@ impl Gateway {
                 scope: Scope::Standard,
             }],
         };
-        let store = self.store().await;
         store.create_account(&account).await.unwrap();
-        store.close().await;
         key.text.expose().to_owned()
     }
 

@@ -14,6 +14,7 @@ mod hygiene;
 mod jobs;
 mod lifecycle;
 mod limits;
+mod money;
 mod outages;
 mod own_servers;
 mod scale;

@@ -205,6 +205,15 @@ impl OwnPostgres {
     }
 }
 
+impl Drop for OwnPostgres {
+    fn drop(&mut self) {
+        if self.server.0.is_some() {
+            // At once, whoever is connected; what comes after this would wait for them.
+            self.server.signal("-INT");
+        }
+    }
+}
+
 /// The newest `program` of Debian's versions.
 fn newest(program: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap();

@@ -23,7 +23,12 @@ pub fn is_distributed() -> bool {
 
 /// Says visibly that a test did not run.
 pub fn skipped(why: &str) {
-    std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
+    note(&format!("SKIPPED: {why}"));
+}
+
+/// Says something visibly, whether the test passes or not.
+pub fn note(what: &str) {
+    std::io::stderr().write_all(format!("{what}\n").as_bytes()).unwrap();
 }
 
 fn configured(name: &str, default: &str) -> String {

@@ -11,7 +11,7 @@ use crate::gateway::{Answer, Gateway, SOON};
 use crate::servers::is_distributed;
 
 /// A request with some key; a null body sends none.
-async fn ask(gateway: &Gateway, key: &str, method: Method, path: &str, body: Value) -> Answer {
+pub async fn ask(gateway: &Gateway, key: &str, method: Method, path: &str, body: Value) -> Answer {
     let request = gateway.anonymous(method, &format!("{}{path}", gateway.url)).bearer_auth(key);
     let request = if body.is_null() { request } else { request.json(&body) };
     Answer::of(request.send().await.unwrap()).await
@@ -31,13 +31,13 @@ async fn dies(gateway: &Gateway, key: &str) -> Answer {
     refused.await.unwrap()
 }
 
-async fn create(gateway: &Gateway, path: &str, body: Value) -> Value {
+pub async fn create(gateway: &Gateway, path: &str, body: Value) -> Value {
     let answer = gateway.post(path, &body).await;
     assert_eq!(answer.status, 201, "{path} {}", answer.body);
     answer.body
 }
 
-fn text<'a>(record: &'a Value, name: &str) -> &'a str {
+pub fn text<'a>(record: &'a Value, name: &str) -> &'a str {
     record[name].as_str().unwrap_or_else(|| panic!("{name} in {record}"))
 }
 
