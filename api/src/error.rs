@@ -4,6 +4,7 @@
 //! layer ([`crate::middleware::door`]) turns that into the envelope with [`envelope`], since only it knows the request id.
 //! So every error has the same shape, whoever made it. Tests: `tests` at the end, and those of the door.
 
+use aig_domain::caps::ScopeKind;
 use aig_domain::error::BudgetDetail;
 use aig_domain::{Error, ErrorKind};
 use axum::body::Body;
@@ -104,6 +105,8 @@ pub struct ErrorObject {
 pub struct BudgetObject {
     /// `account`, `sub_account`, `key` or `tag`.
     pub scope: &'static str,
+    /// The id of that account, sub-account or key, or the tag.
+    pub scope_id: Option<String>,
     /// When the cap has room again, in Unix seconds.
     pub resets_at: i64,
     /// How it stands.
@@ -114,8 +117,6 @@ pub struct BudgetObject {
 /// How a cap stands. Amounts are in cents.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BudgetStanding {
-    /// The id of that account, sub-account or key, or the tag.
-    pub scope_id: String,
     /// The most that may be spent in a month.
     #[schema(value_type = f64)]
     pub cap_cents: serde_json::Number,
@@ -134,13 +135,15 @@ impl From<&BudgetDetail> for BudgetObject {
     fn from(BudgetDetail { exhausted, is_hidden, resets_at }: &BudgetDetail) -> Self {
         let balance = &exhausted.balance;
         let standing = (!is_hidden).then(|| BudgetStanding {
-            scope_id: exhausted.scope.name().to_owned(),
             cap_cents: balance.cap.unwrap_or_default().cents_json(),
             spent_cents: balance.spent.cents_json(),
             held_cents: balance.held.plus(balance.uncertain).cents_json(),
             requested_cents: exhausted.wanted.cents_json(),
         });
-        Self { scope: exhausted.scope.kind.as_str(), resets_at: resets_at.unix_seconds(), standing }
+        // A tag is what the caller sent.
+        let is_known = !is_hidden || exhausted.scope.kind == ScopeKind::Tag;
+        let scope_id = is_known.then(|| exhausted.scope.name().to_owned());
+        Self { scope: exhausted.scope.kind.as_str(), scope_id, resets_at: resets_at.unix_seconds(), standing }
     }
 }
 

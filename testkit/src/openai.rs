@@ -182,7 +182,9 @@ fn usage(directives: &Directives, words: usize, bytes: usize, body: &Value) -> V
         None => Value::from(count),
     };
     let (prompt, completion) = (said("prompt_tokens", read), said("completion_tokens", written));
-    json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": read + written })
+    // Who miscounts miscounts the total, too.
+    let total = prompt.as_u64().zip(completion.as_u64()).map(|(read, written)| read.saturating_add(written));
+    json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total })
 }
 
 /// Half of it.

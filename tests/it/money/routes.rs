@@ -44,7 +44,7 @@ async fn exhausted_key_pays_nothing() {
     ];
     let mut tried = 0;
     for (key, tag, scope, scope_id) in &cases {
-        tried += every_route(&priced, key, *tag, (scope, scope_id)).await;
+        tried += every_route(&priced, key, *tag, (scope, Some(scope_id))).await;
     }
     // The account itself, by which all of its keys are bound.
     let account = priced.books.rows("SELECT id FROM accounts WHERE parent_id IS NULL").await.remove(0);
@@ -53,8 +53,9 @@ async fn exhausted_key_pays_nothing() {
     // No route sets such a cap, so that nobody tells the processes: they know it anew.
     priced.gateway.kill();
     priced.gateway.spawn().await;
-    for key in [&priced.gateway.key, &fresh.key] {
-        tried += every_route(&priced, key, None, ("account", &account)).await;
+    // A sub-account is not told whose money is at its end.
+    for (key, known) in [(&priced.gateway.key, Some(account.as_str())), (&fresh.key, None)] {
+        tried += every_route(&priced, key, None, ("account", known)).await;
     }
     assert!(tried >= 7 * 9, "{tried}");
     assert_eq!((priced.chat.stats().requests, priced.media.stats().submits), (0, 0), "no provider was called");
@@ -66,7 +67,7 @@ async fn exhausted_key_pays_nothing() {
 }
 
 /// Tries every route that costs money on every process; gives how many answers were held to the rule.
-async fn every_route(priced: &Priced, key: &str, tag: Option<&str>, scope: (&str, &str)) -> usize {
+async fn every_route(priced: &Priced, key: &str, tag: Option<&str>, scope: (&str, Option<&str>)) -> usize {
     let mut tried = 0;
     for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.costs_money) {
         assert_eq!(endpoint.method, Method::POST);
@@ -78,7 +79,10 @@ async fn every_route(priced: &Priced, key: &str, tag: Option<&str>, scope: (&str
             let answer = Answer::of(request.header("idempotency-key", tried).send().await.unwrap()).await;
             let (error, what) = (&answer.body["error"], format!("{} {body}: {}", endpoint.path, answer.text));
             assert_eq!((answer.status, &error["type"]), (402, &json!("budget_exceeded")), "{what}");
-            assert_eq!((&error["budget"]["scope"], &error["budget"]["scope_id"]), (&json!(scope.0), &json!(scope.1)));
+            let budget = &error["budget"];
+            assert_eq!((&budget["scope"], &budget["scope_id"]), (&json!(scope.0), &json!(scope.1)));
+            let is_foreign = matches!(scope.0, "account" | "tag") && key != priced.gateway.key;
+            assert_eq!(budget["cap_cents"].is_null(), is_foreign, "{what}");
             assert_eq!(error["request_id"], answer.header("x-request-id"));
             assert!(answer.header("x-cost-cents").is_empty() && answer.header("location").is_empty(), "{what}");
             tried += 1;
