@@ -33,7 +33,7 @@ async fn the_doctor_finds_nothing_beside_a_gateway_at_work_and_what_is_wrong_aft
     let asked = doctor(&gateway);
     assert_eq!(asked.status.code(), Some(1));
     let words = String::from_utf8_lossy(&asked.stdout).into_owned();
-    assert!(words.starts_with("Broken: the counters of a scope") && words.contains("spent off by 1 "), "{words}");
+    assert!(words.starts_with("Broken: the counters of a scope") && words.contains("spent off by 1,"), "{words}");
     database.run("UPDATE budget_periods SET spent = spent - 1 WHERE kind = 'key'");
     assert!(doctor(&gateway).status.success());
 }

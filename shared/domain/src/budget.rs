@@ -41,6 +41,8 @@ impl Reservation {
 pub enum Billing {
     /// The provider provably did not get the request.
     NotSent,
+    /// The provider got it and refused it, or failed by its own word: it bills nothing, and asking again is the client's to decide.
+    Refused,
     /// The provider may have got it; whether it bills is not known.
     MaybeBilled,
     /// The provider did the work and reported this use.

@@ -160,7 +160,8 @@ fn when(exhausted: &Exhausted, is_hidden: bool, month: Month) -> String {
     if !is_hidden && balance.cap.is_some_and(|cap| *wanted > cap) {
         return "It does not fit under that cap at all: ask for less, or raise the cap.".into();
     }
-    let sooner = if balance.held > Nano::ZERO { " when requests under way turn out cheaper," } else { "" };
+    let sooner =
+        if !is_hidden && balance.held > Nano::ZERO { " when requests under way turn out cheaper," } else { "" };
     format!("The cap has room again{sooner} on {}-01 (UTC), or when it is raised.", month.next())
 }
 

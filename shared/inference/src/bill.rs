@@ -115,6 +115,9 @@ async fn release_late(store: Store, id: String, at: Millis) {
         tokio::time::sleep(wait).await;
         let end = CallEnd { id: id.clone(), reserved: true, end: MoneyEnd::Release, at, row: None };
         if let Err(error) = store.end_call(end).await {
+            if error.is_final() {
+                return;
+            }
             tracing::debug!(request_id = id, %error, "a reservation that may have come late is released again");
         }
     }
@@ -221,10 +224,18 @@ impl Bill {
                 let cost = charged.cost.unwrap_or_default();
                 // What broke off before the provider counted may have cost more than what came.
                 let whole = outcome == RequestOutcome::Completed || !charged.usage.estimated;
-                (if whole { MoneyEnd::Charge(cost) } else { MoneyEnd::AtLeast(cost) }, charged, outcome)
+                let end = match (outcome, cost, self.terms.bound) {
+                    // Nothing came that costs anything.
+                    (RequestOutcome::Completed, ..) => MoneyEnd::Charge(cost),
+                    (_, Nano::ZERO, None) => MoneyEnd::Release,
+                    (_, Nano::ZERO, Some(_)) => MoneyEnd::Uncertain,
+                    _ if whole => MoneyEnd::Charge(cost),
+                    _ => MoneyEnd::AtLeast(cost),
+                };
+                (end, charged, outcome)
             }
             Closing::Refused(receipt) => match self.books.receive(receipt) {
-                Billing::NotSent => (MoneyEnd::Release, Charged::default(), outcome),
+                Billing::NotSent | Billing::Refused => (MoneyEnd::Release, Charged::default(), outcome),
                 Billing::MaybeBilled => (MoneyEnd::Uncertain, Charged::default(), RequestOutcome::Uncertain),
                 Billing::Billed(usage) => {
                     let charged = self.terms.tariff().charge(Some(usage), usage);
@@ -238,11 +249,8 @@ impl Bill {
             }
         };
         let terms = &self.terms;
-        let used = if matches!(end, MoneyEnd::Charge(_) | MoneyEnd::AtLeast(_)) {
-            Used::chat(&charged.usage)
-        } else {
-            Used::default()
-        };
+        let has_used = charged != Charged::default();
+        let used = if has_used { Used::chat(&charged.usage) } else { Used::default() };
         let row = RequestRow {
             id: terms.request_id.clone(),
             payer: terms.payer.clone(),

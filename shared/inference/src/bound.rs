@@ -36,7 +36,7 @@ const MAX_TOKENS: &str = "max_tokens";
 const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
 
 /// Members of which it is known that they cost no more than the tokens they lead to. Below a cap there may be no others.
-const BOUNDED: [&str; 40] = [
+const BOUNDED: [&str; 42] = [
     "model",
     "messages",
     "stream",
@@ -56,6 +56,8 @@ const BOUNDED: [&str; 40] = [
     "top_k",
     "min_p",
     "stop",
+    "stop_token_ids",
+    "min_tokens",
     "presence_penalty",
     "frequency_penalty",
     "repetition_penalty",
@@ -67,11 +69,11 @@ const BOUNDED: [&str; 40] = [
     "metadata",
     "store",
     "reasoning_effort",
+    "include_reasoning",
     "verbosity",
     "safety_identifier",
     "prompt_cache_key",
     "prompt_cache_retention",
-    "enable_thinking",
     "thinking",
     "guided_json",
     "guided_regex",
@@ -79,8 +81,12 @@ const BOUNDED: [&str; 40] = [
     "chat_template_kwargs",
 ];
 
-/// Members of a message whose size bounds what the model reads of them.
-const OF_MESSAGES: [&str; 9] = [
+/// The same, with one of these values.
+const BOUNDED_AS: [(&str, &[&str]); 2] =
+    [("service_tier", &["\"auto\"", "\"default\"", "\"flex\""]), ("modalities", &["[\"text\"]"])];
+
+/// Members of a message whose size bounds what the model reads of them. An answer that is sent back has some of its own.
+const OF_MESSAGES: [&str; 14] = [
     "role",
     "name",
     "content",
@@ -90,6 +96,11 @@ const OF_MESSAGES: [&str; 9] = [
     "refusal",
     "reasoning_content",
     "reasoning",
+    "reasoning_details",
+    "annotations",
+    "cache_control",
+    "provider_specific_fields",
+    "prefix",
 ];
 
 /// What a capped call may cost.
@@ -129,7 +140,8 @@ pub(crate) fn bound(
 ) -> Result<Bound, Error> {
     let price = model.price.filter(Price::prices_chat).ok_or_else(|| not_priced(&model.id))?;
     for (name, value) in body.iter() {
-        if !BOUNDED.contains(&name) && value.get() != "null" {
+        let is_fine = BOUNDED_AS.iter().any(|(known, values)| *known == name && values.contains(&value.get()));
+        if !BOUNDED.contains(&name) && !is_fine && value.get() != "null" {
             return Err(unbounded(name, "what it may cost is not known here"));
         }
     }
@@ -185,6 +197,9 @@ pub(crate) fn read_bytes(body: &RawObject) -> usize {
 fn check_tools(body: &RawObject) -> Result<(), Error> {
     let Some(tools) = body.read::<Vec<Typed<'_>>>("tools", "a list of tools")? else { return Ok(()) };
     match tools.iter().find(|tool| !matches!(&*tool.kind, "function" | "custom")) {
+        Some(tool) if tool.kind.is_empty() => {
+            Err(Error::invalid("tools", "Every tool must have a `type`. Nothing was done."))
+        }
         Some(tool) => Err(unbounded("tools", &format!("`{}` is a tool that the provider runs", tool.kind))),
         None => Ok(()),
     }
@@ -210,12 +225,12 @@ fn is_all_text(body: &RawObject) -> bool {
     let Ok(messages) = serde_json::from_str::<Vec<RawObject>>(messages.get()) else { return false };
     messages.iter().flat_map(RawObject::iter).all(|(name, value)| {
         let text = value.get();
-        OF_MESSAGES.contains(&name)
-            && (name != "content"
-                || text == "null"
-                || text.starts_with('"')
-                || serde_json::from_str::<Vec<Typed<'_>>>(text)
-                    .is_ok_and(|parts| parts.iter().all(|part| matches!(&*part.kind, "text" | "refusal"))))
+        text == "null"
+            || OF_MESSAGES.contains(&name)
+                && (name != "content"
+                    || text.starts_with('"')
+                    || serde_json::from_str::<Vec<Typed<'_>>>(text)
+                        .is_ok_and(|parts| parts.iter().all(|part| matches!(&*part.kind, "text" | "refusal"))))
     })
 }
 
@@ -360,7 +375,8 @@ mod tests {
         let limits = TokenLimits { max_input_tokens: Some(100_000), max_output_tokens: None };
         let body = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url"}]}],"max_tokens":1}"#;
         assert_eq!(bound_of(body, &Model { limits, ..model() }).unwrap().amount, Nano(101_000));
-        let text = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"max_tokens":1}"#;
+        let text = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]},
+            {"role":"assistant","content":"b","annotations":[],"audio":null,"refusal":null}],"max_tokens":1,"service_tier":"auto"}"#;
         assert!(bound_of(text, &Model { limits, ..model() }).unwrap().amount < Nano(2000));
     }
 }

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::bill::{Bill, Books, Charged, Database, Terms};
 use crate::bound::{bound, check_spelling, read_bytes, set_limit};
 use crate::resolve::{Defaults, resolve};
-use crate::{plain, stream};
+use crate::{errors, plain, stream};
 
 /// The events of a stream: bytes to pass on, and at most one error, which is the last.
 pub type Events = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
@@ -118,6 +118,11 @@ impl Chat {
         self.calls.wait().await;
     }
 
+    /// How many calls are under way.
+    pub fn under_way(&self) -> usize {
+        self.calls.len()
+    }
+
     /// Completes a chat. What is not complete when `must_end` is cancelled ends with an error.
     ///
     /// When the caller goes away (drops the future or the stream), the upstream request is aborted and the call settled.
@@ -125,6 +130,9 @@ impl Chat {
     /// # Errors
     /// What the customer should be told. Once a stream has begun, errors come in it.
     pub async fn complete(&self, request: ChatRequest, must_end: CancellationToken) -> Result<ChatAnswer, Error> {
+        if self.calls.is_closed() {
+            return Err(errors::restarting());
+        }
         let (call, warning) = self.prepare(request)?;
         let body = if call.request.stream {
             ChatBody::Stream(stream::run(call, must_end, &self.calls).await?)

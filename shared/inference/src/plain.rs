@@ -41,6 +41,13 @@ pub(crate) async fn run(
             let unsent = reservation.receipt(Billing::NotSent);
             return call.bill.close(Closing::Refused(unsent), RequestOutcome::ClientLeft, CLIENT_LEFT).await;
         }
+        if must_end.is_cancelled() {
+            let unsent = reservation.receipt(Billing::NotSent);
+            let error = errors::restarting();
+            let status = error.kind.status();
+            let _ = answer.send(Err(error));
+            return call.bill.close(Closing::Refused(unsent), RequestOutcome::Failed, status).await;
+        }
         let (result, closing) = tokio::select! {
             // The client left: dropping the call aborts the upstream request.
             () = answer.closed() => {

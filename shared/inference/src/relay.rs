@@ -83,6 +83,14 @@ pub(crate) struct WireUsage {
     total_tokens: u64,
     #[serde(skip_serializing)]
     prompt_tokens_details: Option<PromptDetails>,
+    #[serde(skip_serializing)]
+    completion_tokens_details: Option<CompletionDetails>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct CompletionDetails {
+    reasoning_tokens: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -106,16 +114,24 @@ impl From<Usage> for WireUsage {
             completion_tokens: usage.output_tokens,
             total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
             prompt_tokens_details: None,
+            completion_tokens_details: None,
         }
     }
 }
 
 impl WireUsage {
+    /// What the model thought, where a provider counts that in the total alone and not as written.
+    fn apart(&self) -> u64 {
+        let thought = self.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
+        let parts = [self.prompt_tokens, self.completion_tokens, thought];
+        let sum = parts.into_iter().try_fold(0_u64, u64::checked_add);
+        if sum == Some(self.total_tokens) { thought } else { 0 }
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         Usage {
             input_tokens: self.prompt_tokens,
-            // Some providers count what the model thought apart from what it wrote, and in the total alone.
-            output_tokens: self.completion_tokens.max(self.total_tokens.saturating_sub(self.prompt_tokens)),
+            output_tokens: self.completion_tokens.saturating_add(self.apart()),
             cached_tokens: self.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
             estimated: false,
         }
@@ -187,7 +203,15 @@ impl Relay {
 
     /// What was used so far, and what that costs.
     pub(crate) fn charged(&self) -> Charged {
-        self.tariff.charge(self.usage.as_ref().map(WireUsage::usage), self.estimated())
+        let counted = self.usage.as_ref().map(WireUsage::usage);
+        let charged = self.tariff.charge(counted, self.estimated());
+        if self.finished || self.usage_event.is_some() || self.done {
+            return charged;
+        }
+        // What a provider counts on the way is not yet all.
+        let own = self.tariff.charge(None, self.estimated());
+        let more = if own.cost > charged.cost { own } else { charged };
+        Charged { usage: Usage { estimated: true, ..more.usage }, ..more }
     }
 
     /// Whether the model wrote anything, or its provider counted something.

@@ -69,16 +69,25 @@ struct Client {
 /// How long a client may take to read the last error when the gateway goes down.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// The client left, or takes nothing any more.
-struct Gone;
+/// Why the client gets nothing any more.
+enum Gone {
+    /// It left, or takes nothing.
+    Left,
+    /// The gateway goes down, and it takes nothing at the moment.
+    Restart,
+}
 
 impl Client {
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        let sent = timeout(self.slow_reader, self.sender.send(Ok(bytes)));
+        let sent = timeout(self.slow_reader, self.sender.send(Ok(bytes.clone())));
         tokio::select! {
             biased;
-            sent = sent => if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(Gone) },
-            () = self.must_end.cancelled() => Err(Gone),
+            sent = sent => if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(Gone::Left) },
+            () = self.must_end.cancelled() => match timeout(LAST_WORD, self.sender.send(Ok(bytes))).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(Gone::Left),
+                Err(_) => Err(Gone::Restart),
+            }
         }
     }
 
@@ -117,6 +126,12 @@ async fn drive(
 ) -> Ended {
     if client.sender.is_closed() {
         return Ended::left(Closing::Refused(reservation.receipt(Billing::NotSent)));
+    }
+    if must_end.is_cancelled() {
+        let (error, closing) = (errors::restarting(), Closing::Refused(reservation.receipt(Billing::NotSent)));
+        let status = error.kind.status();
+        let _ = begun.send(Err(error));
+        return Ended { closing, outcome: RequestOutcome::Failed, status };
     }
     let deadline = Instant::now() + call.config.total;
     let sent_at = Instant::now();
@@ -161,8 +176,11 @@ enum Refused {
 }
 
 impl From<Gone> for Refused {
-    fn from(_: Gone) -> Self {
-        Self::Left
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Left => Self::Left,
+            Gone::Restart => Self::With(errors::restarting()),
+        }
     }
 }
 
@@ -189,8 +207,8 @@ async fn answer(
                 return abandoned(Refused::With(errors::too_slow("The provider did not answer in time.")));
             }
             () = sleep_until(keep_alive) => {
-                if client.send(KEEP_ALIVE).await.is_err() {
-                    return abandoned(Refused::Left);
+                if let Err(gone) = client.send(KEEP_ALIVE).await {
+                    return abandoned(gone.into());
                 }
                 keep_alive = Instant::now() + call.config.keep_alive;
             }

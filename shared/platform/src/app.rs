@@ -27,6 +27,9 @@ use crate::{Config, Metrics, Shutdown};
 /// How long the lanes and the connections have to end once the roles have.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
+/// How much of that is for what calls cost.
+const CALLS_GRACE: Duration = Duration::from_secs(1);
+
 /// The parts of a process. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
@@ -197,8 +200,10 @@ impl App {
     pub async fn close(&self) {
         self.tracker.close();
         let close = async {
-            // What calls cost is written before the lanes close.
-            self.chat.ended().await;
+            // What calls cost is written before the lanes close, if that is possible at all.
+            if tokio::time::timeout(CALLS_GRACE, self.chat.ended()).await.is_err() {
+                tracing::error!(calls = self.chat.under_way(), "the ends of calls were not written");
+            }
             tokio::join!(self.broker.close(), self.bus.close(), self.limiter.close(), self.store.close());
             self.tracker.wait().await;
         };

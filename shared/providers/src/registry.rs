@@ -61,6 +61,8 @@ pub enum Models {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quirk {
+    /// It calls the limit of an answer `max_completion_tokens`, as OpenAI itself does, which needs no word.
+    MaxCompletionTokens,
     /// It refuses `stream_options`: none is sent, and usage is estimated when it sends none.
     NoStreamOptions,
 }

@@ -16,10 +16,9 @@ use crate::combine::Batch;
 use crate::db::{Db, Tx, on};
 use crate::enqueue::{NewTask, insert_tasks};
 use crate::idempotency::{self, Earlier, Idempotency};
-use crate::jobs::{job_by_id, job_columns};
+use crate::jobs::{self, job_by_id};
 use crate::ledger::Ledger;
 use crate::reservations::{self, NewReservation};
-use crate::sql::{Rows, with_blanks};
 use crate::{Store, StoreError};
 
 /// A job to be accepted, already checked, with status `queued`.
@@ -195,7 +194,7 @@ impl Batch for AcceptBatch {
         let is_new = |id: &str| !earlier.contains_key(id) && !refused.contains_key(id);
         let mut admitted: Vec<&NewJob> = jobs.iter().filter(|new| is_new(&new.job.id)).copied().collect();
         admitted.sort_by(|a, b| a.job.id.cmp(&b.job.id));
-        insert_jobs(tx, &admitted).await?;
+        jobs::insert(tx, &admitted.iter().map(|new| &new.job).collect::<Vec<_>>()).await?;
         let mut reserved: Vec<NewReservation<'_>> =
             items.iter().filter_map(|item| item.reservation()).filter(|new| is_new(new.id)).collect();
         reserved.sort_by(|a, b| a.id.cmp(b.id));
@@ -342,56 +341,6 @@ fn output(
             (false, None) => Raised::NotHeld,
         }),
     })
-}
-
-static INSERT_JOBS: Rows = Rows::new(
-    concat!("INSERT INTO jobs (", job_columns!(), ") SELECT * FROM (VALUES "),
-    &[
-        "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT",
-        "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT",
-        "BIGINT", "TEXT",
-    ],
-    ") AS v WHERE column1 IS NOT NULL",
-);
-
-async fn insert_jobs(tx: &mut Tx, new: &[&NewJob]) -> Result<(), StoreError> {
-    for piece in with_blanks(new) {
-        on!(tx.conn(), |c| {
-            let mut query = sqlx::query(INSERT_JOBS.sql(piece.len()));
-            for job in piece {
-                let job = job.map(|new| &new.job);
-                query = query
-                    .bind(job.map(|job| &job.id))
-                    .bind(job.map(|job| &job.account_id))
-                    .bind(job.map(|job| &job.key_id))
-                    .bind(job.map(|job| &job.request_id))
-                    .bind(job.map(|job| job.modality.as_str()))
-                    .bind(job.map(|job| &job.model))
-                    .bind(job.map(|job| &job.provider))
-                    .bind(job.map(|job| job.status.as_str()))
-                    .bind(job.map(|job| &job.params))
-                    .bind(job.and_then(|job| job.tag.as_ref()))
-                    .bind(job.and_then(|job| job.metadata.as_ref()))
-                    .bind(job.and_then(|job| job.webhook_url.as_ref()))
-                    .bind(job.and_then(|job| job.progress))
-                    .bind(job.map(|job| job.created_at.0))
-                    .bind(job.map(|job| job.updated_at.0))
-                    .bind(None::<i64>)
-                    .bind(None::<i64>)
-                    .bind(job.map(|job| job.deadline_at.0))
-                    .bind(None::<i64>)
-                    .bind(None::<String>)
-                    .bind(None::<String>)
-                    .bind(None::<String>)
-                    .bind(job.map(|job| job.cost.0))
-                    .bind(job.map(|job| job.version))
-                    .bind(job.map(|job| job.price.0))
-                    .bind(job.map(|job| &job.payer_id));
-            }
-            query.execute(c).await.map(drop)
-        })?;
-    }
-    Ok(())
 }
 
 fn generate(new: &NewJob) -> NewTask<'_> {

@@ -1,12 +1,12 @@
-//! Jobs as rows: reading them. They are written by [`crate::accept`], [`crate::steps`] and [`crate::finish`].
+//! Jobs as rows: writing new ones and reading them. [`crate::steps`] and [`crate::finish`] change them.
 
 use aig_domain::catalog::Modality;
 use aig_domain::job::{ErrorCode, Job, JobError, JobStatus};
 use aig_domain::{Millis, Nano};
 use sqlx::FromRow;
 
-use crate::db::{Db, on};
-use crate::sql::{Rows, padded};
+use crate::db::{Db, Tx, on};
+use crate::sql::{Rows, padded, with_blanks};
 use crate::{Store, StoreError};
 
 /// The columns of a job, in the order of [`crate::accept`]'s insert.
@@ -225,4 +225,54 @@ impl Store {
 pub(crate) async fn job_by_id(db: &Db, job_id: &str) -> Result<Option<Job>, StoreError> {
     let row: Option<JobRow> = on!(db.read(), |pool| sqlx::query_as(BY_ID).bind(job_id).fetch_optional(pool).await)?;
     row.map(Job::try_from).transpose()
+}
+
+static INSERT: Rows = Rows::new(
+    concat!("INSERT INTO jobs (", job_columns!(), ") SELECT * FROM (VALUES "),
+    &[
+        "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT",
+        "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT",
+        "BIGINT", "TEXT",
+    ],
+    ") AS v WHERE column1 IS NOT NULL",
+);
+
+/// Writes jobs that were just accepted.
+pub(crate) async fn insert(tx: &mut Tx, new: &[&Job]) -> Result<(), StoreError> {
+    for piece in with_blanks(new) {
+        on!(tx.conn(), |c| {
+            let mut query = sqlx::query(INSERT.sql(piece.len()));
+            for job in piece {
+                query = query
+                    .bind(job.map(|job| &job.id))
+                    .bind(job.map(|job| &job.account_id))
+                    .bind(job.map(|job| &job.key_id))
+                    .bind(job.map(|job| &job.request_id))
+                    .bind(job.map(|job| job.modality.as_str()))
+                    .bind(job.map(|job| &job.model))
+                    .bind(job.map(|job| &job.provider))
+                    .bind(job.map(|job| job.status.as_str()))
+                    .bind(job.map(|job| &job.params))
+                    .bind(job.and_then(|job| job.tag.as_ref()))
+                    .bind(job.and_then(|job| job.metadata.as_ref()))
+                    .bind(job.and_then(|job| job.webhook_url.as_ref()))
+                    .bind(job.and_then(|job| job.progress))
+                    .bind(job.map(|job| job.created_at.0))
+                    .bind(job.map(|job| job.updated_at.0))
+                    .bind(None::<i64>)
+                    .bind(None::<i64>)
+                    .bind(job.map(|job| job.deadline_at.0))
+                    .bind(None::<i64>)
+                    .bind(None::<String>)
+                    .bind(None::<String>)
+                    .bind(None::<String>)
+                    .bind(job.map(|job| job.cost.0))
+                    .bind(job.map(|job| job.version))
+                    .bind(job.map(|job| job.price.0))
+                    .bind(job.map(|job| &job.payer_id));
+            }
+            query.execute(c).await.map(drop)
+        })?;
+    }
+    Ok(())
 }

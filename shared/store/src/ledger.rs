@@ -60,6 +60,7 @@ impl Ledger {
 fn count(kind: &'static str, billing: &Billing) {
     let billing = match billing {
         Billing::NotSent => "not_sent",
+        Billing::Refused => "refused",
         Billing::MaybeBilled => "maybe_billed",
         Billing::Billed(_) => "billed",
     };

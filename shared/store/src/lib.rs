@@ -6,6 +6,7 @@
 
 mod accept;
 pub mod accounts;
+mod api_key;
 mod balances;
 mod bounded;
 mod caps;
@@ -49,7 +50,8 @@ use aig_domain::Clock;
 use tokio_util::task::TaskTracker;
 
 pub use accept::{Accepted, NewCall, NewJob, Raised};
-pub use accounts::{ApiKey, CappedTags, NewAccount, NewApiKey, Scope, WebhookSecrets};
+pub use accounts::{NewAccount, NewApiKey, Scope, WebhookSecrets};
+pub use api_key::{ApiKey, CappedTags};
 pub use caps::Budget;
 pub use clock::database_clock;
 pub use db::StoreConfig;

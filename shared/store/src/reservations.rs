@@ -194,6 +194,12 @@ pub(crate) async fn lock(tx: &mut Tx, ids: &[&str]) -> Result<HashMap<String, Re
     Ok(found)
 }
 
+/// A reservation that ended: how it stood before, and which of its ends counted.
+pub(crate) struct Ended {
+    pub(crate) row: ReservationRow,
+    pub(crate) end: MoneyEnd,
+}
+
 /// Ends reservations, charges what is to be charged, and adds to `sums` what that moves. Gives the reservations that
 /// changed, as they were before; those that had ended are left out. Of two ends of one reservation in one batch, the one that says
 /// more counts: a charge must not be lost to a sweep beside it.
@@ -201,13 +207,13 @@ pub(crate) async fn end(
     tx: &mut Tx,
     endings: &[Ending<'_>],
     sums: &mut Changes,
-) -> Result<HashMap<String, ReservationRow>, StoreError> {
+) -> Result<HashMap<String, Ended>, StoreError> {
     if endings.is_empty() {
         return Ok(HashMap::new());
     }
     let ids: Vec<&str> = endings.iter().map(|ending| ending.id).collect();
     let mut open = lock(tx, &ids).await?;
-    let mut ended: HashMap<String, ReservationRow> = HashMap::new();
+    let mut ended: HashMap<String, Ended> = HashMap::new();
     let mut written: Vec<(&Ending<'_>, i64)> = Vec::with_capacity(endings.len());
     let mut ledger = Vec::new();
     let mut by_weight: Vec<&Ending<'_>> = endings.iter().collect();
@@ -243,7 +249,7 @@ pub(crate) async fn end(
             }
             sums.add(&payer, period, change);
         }
-        ended.insert(row.id.clone(), row);
+        ended.insert(row.id.clone(), Ended { row, end: ending.end });
         written.push((ending, doubt));
     }
     written.sort_by(|(a, _), (b, _)| a.id.cmp(b.id));

@@ -15,7 +15,7 @@ use crate::db::Tx;
 use crate::finish::{Item, JobEnd};
 use crate::ledger_rows::{LedgerRow, insert_charges};
 use crate::requests::{self, RequestOutcome, RequestRow};
-use crate::reservations::{self, Ending, MoneyEnd, ReservationRow};
+use crate::reservations::{self, Ended, Ending, MoneyEnd};
 use crate::{Store, StoreError};
 
 /// The end of a chat call.
@@ -56,7 +56,7 @@ pub(crate) async fn run(tx: &mut Tx, jobs: &[(&JobEnd, String)], calls: &[&CallE
     charge_unreserved(tx, calls, &mut changes).await?;
     let of_jobs: Vec<RequestRow> = jobs.iter().filter_map(|(end, phase)| request_of(&end.job, phase, &ended)).collect();
     // Of an end that came too late, or twice, nothing is written.
-    let counts = |call: &&&CallEnd| !call.reserved || ended.contains_key(&call.id);
+    let counts = |call: &&&CallEnd| !call.reserved || ended.get(&call.id).is_some_and(|ended| ended.end == call.end);
     let of_calls = calls.iter().filter(counts).filter_map(|call| call.row.as_ref());
     let rows: BTreeMap<&str, &RequestRow> = of_jobs.iter().chain(of_calls).map(|row| (row.id.as_str(), row)).collect();
     requests::insert(tx, &rows.into_values().collect::<Vec<_>>()).await?;
@@ -94,8 +94,8 @@ fn money_end(job: &Job, phase: &str) -> MoneyEnd {
 }
 
 /// The usage row of a job that just ended; `None` for one from before there was money.
-fn request_of(job: &Job, phase: &str, ended: &HashMap<String, ReservationRow>) -> Option<RequestRow> {
-    let reservation = ended.get(&job.id)?;
+fn request_of(job: &Job, phase: &str, ended: &HashMap<String, Ended>) -> Option<RequestRow> {
+    let reservation = &ended.get(&job.id)?.row;
     let (payer, _) = reservation.payer()?;
     let (status, outcome) = match (job.error.as_ref().map(|error| error.code), money_end(job, phase)) {
         (None, _) => (200, RequestOutcome::Completed),

@@ -163,8 +163,8 @@ const ONE: &str = select!("id = $1 AND (account_id = $2 OR sub_account_id = $2)"
 const RESERVATION: &str = "SELECT amount, state FROM reservations WHERE id = $1 AND period IS NOT NULL";
 const REFUNDS: &str = "SELECT ref, amount, created_at FROM ledger WHERE subject = $1 AND kind = 'refund' \
     ORDER BY created_at, ref";
-const OPEN_CALL: &str = "SELECT id, account_id, sub_account_id, key_id, tag, created_at, NULL AS job_id, NULL AS model, \
-    NULL AS provider FROM reservations WHERE id = $1 AND kind = 'chat' AND (account_id = $2 OR sub_account_id = $2)";
+const OPEN_CALL: &str = "SELECT id, account_id, sub_account_id, key_id, tag, created_at, NULL AS job_id, model, \
+    provider FROM reservations WHERE id = $1 AND kind = 'chat' AND (account_id = $2 OR sub_account_id = $2)";
 
 // Jobs are not found by the ids of their requests, but those carry their time, and jobs are found by that.
 macro_rules! open_job {

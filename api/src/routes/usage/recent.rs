@@ -40,9 +40,9 @@ pub struct UsageRecord {
     pub request_id: String,
     /// The job that it submitted, if it did.
     pub job_id: Option<String>,
-    /// The model's full id; null for a chat call under way.
+    /// The model's full id.
     pub model: Option<String>,
-    /// The provider; null for a chat call under way.
+    /// The provider.
     pub provider: Option<String>,
     /// The HTTP status of a chat call; of a job 200, or what its error would have been. Null while it is under way.
     pub status: Option<u16>,

@@ -73,7 +73,7 @@ const FILE: &[Setting] = &[
     setting(
         "[providers.NAME] quirks",
         "[]",
-        "`no_stream_options`: it refuses `stream_options`; usage is then estimated.",
+        "`no_stream_options`: it refuses `stream_options`; usage is then estimated. `max_completion_tokens`: it refuses `max_tokens` (known of OpenAI and Azure).",
     ),
     setting(
         "[providers.NAME] idempotent_submit",
@@ -123,6 +123,11 @@ const FILE: &[Setting] = &[
     setting("[chat] total_seconds", "600", "The longest call."),
     setting("[chat] head_seconds", "15", "A stream's response headers go out at the latest after this."),
     setting("[chat] slow_reader_seconds", "60", "A client that reads nothing of its answer for this long is cut off."),
+    setting(
+        "[chat] capped_default_max_tokens",
+        "4096",
+        "The most tokens that an answer may have where a cap stands above the request and its client sets no limit.",
+    ),
     setting("[worker] queues", "[]: all", "The queues that a worker serves: `video`, `music`, `3d`, `webhook`."),
     setting("[worker] concurrency", "32", "Steps at once, per queue of jobs."),
     setting("[worker] webhook_concurrency", "64", "Webhook deliveries at once."),

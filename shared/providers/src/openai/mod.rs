@@ -35,7 +35,8 @@ impl Openai {
     pub fn new(config: ProviderConfig, client: TrustedClient) -> Self {
         Self {
             url: format!("{}/chat/completions", config.base_url.as_str().trim_end_matches('/')),
-            is_original: config.base_url.host_str() == Some("api.openai.com"),
+            is_original: config.quirks.contains(&Quirk::MaxCompletionTokens)
+                || config.base_url.host_str().is_some_and(is_original),
             key: config.api_key,
             stream_options: !config.quirks.contains(&Quirk::NoStreamOptions),
             client,
@@ -80,10 +81,20 @@ impl ChatProvider for Openai {
     }
 }
 
+/// Whether OpenAI's own models answer there.
+fn is_original(host: &str) -> bool {
+    ["openai.com", "openai.azure.com"].into_iter().any(|own| host == own || host.ends_with(&format!(".{own}")))
+}
+
 /// A refusal is not billed, nor is a failure that the provider itself reports. What a proxy in between says (502, 504, and
 /// Cloudflare's 520 to 527) leaves open whether the work was done.
 fn billing_of(status: StatusCode) -> Billing {
-    if matches!(status.as_u16(), 502 | 504 | 520..=527) { Billing::MaybeBilled } else { Billing::NotSent }
+    match status.as_u16() {
+        502 | 504 | 520..=527 => Billing::MaybeBilled,
+        // It did not begin with it.
+        429 | 503 => Billing::NotSent,
+        _ => Billing::Refused,
+    }
 }
 
 #[cfg(test)]

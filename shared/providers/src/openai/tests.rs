@@ -43,18 +43,18 @@ async fn the_body_passes_through_and_the_answer_comes_back() {
 async fn failures_are_told_apart() {
     use ProviderErrorKind::{Auth, ContentRefused, InvalidInput, NotFound, RateLimited, Timeout, Unavailable};
     for (status, body, kind, billing) in [
-        ("400 Bad", r#"{"error":{"message":"max_tokens is too large"}}"#, InvalidInput, Billing::NotSent),
+        ("400 Bad", r#"{"error":{"message":"max_tokens is too large"}}"#, InvalidInput, Billing::Refused),
         (
             "400 Bad",
             r#"{"error":{"message":"no","code":"content_policy_violation"}}"#,
             ContentRefused,
-            Billing::NotSent,
+            Billing::Refused,
         ),
-        ("401 No", r#"{"error":{"message":"Incorrect API key: secret"}}"#, Auth, Billing::NotSent),
-        ("404 No", r#"{"error":{"message":"no such model"}}"#, NotFound, Billing::NotSent),
-        ("422 No", r#"{"detail":"bad"}"#, InvalidInput, Billing::NotSent),
+        ("401 No", r#"{"error":{"message":"Incorrect API key: secret"}}"#, Auth, Billing::Refused),
+        ("404 No", r#"{"error":{"message":"no such model"}}"#, NotFound, Billing::Refused),
+        ("422 No", r#"{"detail":"bad"}"#, InvalidInput, Billing::Refused),
         ("429 Slow", r#"{"error":"slow down"}"#, RateLimited, Billing::NotSent),
-        ("500 Oops", "<html>", Unavailable, Billing::NotSent),
+        ("500 Oops", "<html>", Unavailable, Billing::Refused),
         ("502 Bad Gateway", "<html>", Unavailable, Billing::MaybeBilled),
         ("503 Busy", "", Unavailable, Billing::NotSent),
         ("504 Late", "", Timeout, Billing::MaybeBilled),
