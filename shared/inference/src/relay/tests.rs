@@ -1,6 +1,7 @@
 //! The relay as a function from bytes to bytes.
 
 use aig_domain::ErrorKind;
+use aig_domain::price::{Pico, Price, PriceList, Unit};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -160,4 +161,41 @@ fn members_of_other_types_pass_and_nonsense_does_not() {
     assert_eq!((usage.input_tokens, usage.output_tokens, usage.estimated), (3, 0, false));
     let (_, error, _) = relay(false, [CONTENT.as_bytes(), b"data: {\"id\":7,\"a\":\"\xff\"}\n\n", DONE.as_bytes()]);
     assert!(error.is_some(), "bytes that are no text");
+}
+
+fn priced(chunks: &str, bound: Option<Nano>) -> Charged {
+    let list = PriceList::default().with(Unit::Input, Pico(1000)).with(Unit::Output, Pico(1000));
+    let tariff = Tariff { price: Some(Price { list, margin_bp: 0 }), bound };
+    let (mut relay, mut out) = (Relay::new(true, 40, tariff), BytesMut::new());
+    relay.push(chunks.as_bytes(), &mut out).unwrap();
+    relay.charged()
+}
+
+#[test]
+fn what_is_counted_on_the_way_is_not_yet_all() {
+    let with_usage =
+        CONTENT.replace("\"choices\"", "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":0},\"choices\"");
+    let text = "x".repeat(400);
+    let long = CONTENT.replace("Hi", &text);
+    let cut = priced(&[with_usage.as_str(), &long].concat(), None);
+    assert!(cut.usage.estimated && cut.cost > Some(Nano(100)), "what came is more than was counted so far: {cut:?}");
+    let counted = with_usage.replace("\"completion_tokens\":0", "\"completion_tokens\":5000");
+    let cut = priced(&counted, None);
+    assert_eq!((cut.cost, cut.usage.estimated), (Some(Nano(5003)), true), "it may become more");
+    let whole = priced(&[with_usage.as_str(), FINISH, USAGE].concat(), None);
+    assert_eq!((whole.cost, whole.usage.estimated), (Some(Nano(5)), false));
+}
+
+#[test]
+fn thoughts_that_are_counted_apart_are_output() {
+    let of = |completion: u64, thought: u64, total: u64| {
+        let usage = serde_json::json!({
+            "prompt_tokens": 10, "completion_tokens": completion, "total_tokens": total,
+            "completion_tokens_details": { "reasoning_tokens": thought },
+        });
+        serde_json::from_value::<WireUsage>(usage).unwrap().usage().output_tokens
+    };
+    assert_eq!(of(1, 386, 397), 387, "in the total alone");
+    assert_eq!(of(387, 386, 397), 387, "within what was written");
+    assert_eq!(of(1, 386, 50_000), 1, "a total that says something else says nothing");
 }
