@@ -429,3 +429,22 @@ async fn tag_budgets_are_made_changed_and_ended() {
         "a mesh costs 10.5 cents"
     );
 }
+
+#[tokio::test]
+async fn a_repeated_request_gets_its_job_though_the_key_may_not_use_the_model_any_more() {
+    let gateway = Gateway::start("").await;
+    let made = create(&gateway, "/v1/sub-accounts", json!({ "name": "a" })).await;
+    let submit = async |prompt: &str| {
+        let request = gateway.anonymous(Method::POST, &format!("{}/v1/3d/generations", gateway.url));
+        let request = request.bearer_auth(text(&made, "key")).header("idempotency-key", "once");
+        Answer::of(request.json(&json!({ "prompt": prompt })).send().await.unwrap()).await
+    };
+    let first = submit("a cube").await;
+    assert_eq!(first.status, 202);
+    let path = format!("/v1/sub-accounts/{}", text(&made, "id"));
+    ask(&gateway, &gateway.key, Method::PATCH, &path, json!({ "allowed_models": ["sandbox/chat"] })).await;
+    let again = submit("a cube").await;
+    assert_eq!((again.status, &again.body["id"]), (202, &first.body["id"]), "{}", again.text);
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    refused(&submit("another").await, 422, "idempotency_mismatch");
+}

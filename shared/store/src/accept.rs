@@ -231,7 +231,7 @@ impl Batch for AcceptBatch {
 }
 
 /// A reservation to be raised, as it stands: its payer and its period.
-type Raisable = HashMap<String, (Payer, Month, i64)>;
+type Raisable = HashMap<String, (Payer, Month)>;
 
 async fn lock_raised(tx: &mut Tx, items: &[&Item]) -> Result<Raisable, StoreError> {
     let ids: Vec<&str> = items
@@ -246,7 +246,7 @@ async fn lock_raised(tx: &mut Tx, items: &[&Item]) -> Result<Raisable, StoreErro
     Ok(held
         .filter_map(|row| {
             let (payer, period) = row.payer()?;
-            Some((row.id, (payer, Month::from_number(period)?, row.amount)))
+            Some((row.id, (payer, Month::from_number(period)?)))
         })
         .collect())
 }
@@ -268,7 +268,7 @@ async fn admit_all<'a>(
             }
             Item::Call(call) => wishes.push((item, &call.id, &call.payer, Month::of(call.created_at), call.amount)),
             Item::Raise(raise) => {
-                if let Some((payer, month, _)) = raised.get(&raise.id) {
+                if let Some((payer, month)) = raised.get(&raise.id) {
                     wishes.push((item, &raise.id, payer, *month, raise.amount));
                 }
             }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use aig_domain::Millis;
 
-use crate::StoreError;
 use crate::accept::{Accepted, NewJob};
 use crate::db::{Tx, on};
-use crate::jobs::{JobRow, job_columns};
+use crate::jobs::{JobRow, job_by_id, job_columns};
 use crate::sql::{Rows, padded};
+use crate::{Store, StoreError};
 
 /// What makes a repeated request the same request.
 #[derive(Clone, Debug)]
@@ -107,6 +107,26 @@ async fn earlier_answer(
     }
     let row: JobRow = on!(tx.conn(), |c| sqlx::query_as(FIND_JOB).bind(&job_id).fetch_one(c).await)?;
     Ok(Earlier::Stored(Accepted::Replayed(Box::new(row.try_into()?))))
+}
+
+const EARLIER: &str = "SELECT body_sha256, job_id FROM idempotency WHERE account_id = $1 AND route = $2 AND idem_key = $3 \
+    AND expires_at > $4";
+
+impl Store {
+    /// What the first request of `account_id` with this key got: [`Accepted::Replayed`] or [`Accepted::Mismatch`]; `None` when the
+    /// key is free.
+    pub async fn earlier_job(&self, account_id: &str, key: &Idempotency) -> Result<Option<Accepted>, StoreError> {
+        let now = self.clock.now();
+        let found: Option<(String, String)> = on!(self.db.read(), |pool| {
+            let query = sqlx::query_as(EARLIER).bind(account_id).bind(key.route).bind(&key.key).bind(now.0);
+            query.fetch_optional(pool).await
+        })?;
+        let Some((body_sha256, job_id)) = found else { return Ok(None) };
+        if body_sha256 != key.body_sha256 {
+            return Ok(Some(Accepted::Mismatch));
+        }
+        Ok(job_by_id(&self.db, &job_id).await?.map(|job| Accepted::Replayed(Box::new(job))))
+    }
 }
 
 const FREE: &str = "DELETE FROM idempotency WHERE account_id = $1 AND route = $2 AND idem_key = $3 AND job_id = $4";

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aig_domain::Millis;
 use aig_domain::job::{ErrorCode, Job, JobStatus};
 use aig_domain::price::Used;
 use aig_domain::task::Phase;
+use aig_domain::{Millis, Month};
 
 use crate::balances::{self, Change, Changes};
 use crate::db::Tx;
@@ -67,7 +67,7 @@ async fn charge_unreserved(tx: &mut Tx, calls: &[&CallEnd], sums: &mut Changes) 
     let mut charges: HashMap<&str, LedgerRow> = HashMap::new();
     for call in calls.iter().filter(|call| !call.reserved) {
         if let (MoneyEnd::Charge(amount) | MoneyEnd::AtLeast(amount), Some(row)) = (call.end, &call.row) {
-            let period = aig_domain::Month::of(row.created_at).number();
+            let period = Month::of(row.created_at).number();
             charges.insert(&call.id, LedgerRow::charge(&call.id, row.payer.clone(), period, amount, call.at));
         }
     }

@@ -6,7 +6,7 @@ use aig_domain::caps::Payer;
 use aig_domain::catalog::{Modality, Model};
 use aig_domain::job::{Job, JobStatus, deadline};
 use aig_domain::price::Price;
-use aig_domain::{Error, Nano, id};
+use aig_domain::{Error, Millis, Nano, id};
 use serde_json::{Map, Value};
 
 use crate::Tasks;
@@ -54,7 +54,23 @@ pub struct Idempotency {
     pub body_sha256: String,
 }
 
+impl Idempotency {
+    fn kept_from(self, now: Millis) -> aig_store::Idempotency {
+        let Self { key, route, body_sha256 } = self;
+        aig_store::Idempotency { route, key, body_sha256, expires_at: now.plus(KEY_KEPT) }
+    }
+}
+
 impl Tasks {
+    /// What the first request of `account_id` with this key got: for a request that would not be accepted today. `None` when the
+    /// key is free.
+    ///
+    /// # Errors
+    /// A 503 when the store is down.
+    pub async fn earlier(&self, account_id: &str, key: Idempotency) -> Result<Option<Accepted>, Error> {
+        Ok(self.store.earlier_job(account_id, &key.kept_from(self.clock.now())).await?)
+    }
+
     /// Accepts a job. When this returns, the job is committed; its worker is told without further waiting.
     ///
     /// # Errors
@@ -93,12 +109,7 @@ impl Tasks {
             task_id: id::new("task_", now),
             payer: new.payer.clone(),
             price: new.price.and_then(|price| serde_json::to_string(&price).ok()),
-            idempotency: idempotency.map(|key| aig_store::Idempotency {
-                route: key.route,
-                key: key.key,
-                body_sha256: key.body_sha256,
-                expires_at: now.plus(KEY_KEPT),
-            }),
+            idempotency: idempotency.map(|key| key.kept_from(now)),
             job,
         };
         let accepted = match self.store.accept_job(stored).await? {

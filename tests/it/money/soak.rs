@@ -129,8 +129,14 @@ async fn killed_again_and_again_a_cap_holds() {
     let billed = times(*cheapest, usize::try_from(calls).unwrap()).plus(times(A_VIDEO, media.billed as usize));
     assert!(billed <= used, "what the providers bill is on the books, charged or in doubt: {billed:?}, {summary}");
     assert!(media.creates.values().all(|count| *count == 1), "no video was made twice: {summary}");
-    let completed = priced.books.count("jobs", "status = 'completed'").await;
-    assert_eq!(completed, media.billed as usize, "each video that was made is paid for: {summary}");
+    let jobs = async |what: &str| priced.books.count("jobs", what).await;
+    let completed = jobs("status = 'completed'").await;
+    // Among so many kills there may be three that meet the same job: it is given up, and what it may have cost is in doubt.
+    let given_up = jobs("status = 'failed' AND error_code = 'poison'").await;
+    assert_eq!(jobs("status = 'failed'").await, given_up, "{summary}");
+    let made = media.billed as usize;
+    assert!((made.saturating_sub(given_up)..=made).contains(&completed), "{completed}, {given_up} given up: {summary}");
+    assert!(given_up * 100 <= made, "{given_up} given up: {summary}");
     priced.books.healthy().await;
     crate::servers::note(&summary);
 }

@@ -99,9 +99,19 @@ pub async fn accept(
     let key = headers::idempotency_key(&parts.headers)?;
     let body = read_json(&parts.headers, body, api.job_body).await?;
     let request = JobRequest::parse(&body)?;
-    let job = NewJob { request_id: context.request_id.clone(), ..new_job(api, &caller, tag, modality, request)? };
     let idempotency = key.map(|key| Idempotency { key, route, body_sha256: hex::encode(Sha256::digest(&body)) });
-    match api.app.tasks.submit(job, idempotency).await? {
+    let answer = match new_job(api, &caller, tag, modality, request) {
+        Ok(job) => {
+            let job = NewJob { request_id: context.request_id.clone(), ..job };
+            api.app.tasks.submit(job, idempotency).await?
+        }
+        Err(refused) => {
+            // What is refused today may have been accepted when the first request with this key came.
+            let Some(key) = idempotency else { return Err(refused.into()) };
+            api.app.tasks.earlier(&caller.account_id, key).await?.ok_or(refused)?
+        }
+    };
+    match answer {
         Accepted::New(job) => Ok(accepted(api, &job)),
         Accepted::Replayed(job) => {
             let mut response = accepted(api, &job);
