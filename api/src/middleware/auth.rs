@@ -37,10 +37,10 @@ pub struct Caller {
 impl Caller {
     /// The jobs it sees in lists.
     pub fn jobs(&self) -> JobsOf<'_> {
-        if self.account_id == self.key.payer_id {
-            JobsOf::Account(&self.account_id)
-        } else {
+        if self.key.is_of_sub_account() {
             JobsOf::SubAccount(&self.account_id)
+        } else {
+            JobsOf::Account(&self.account_id)
         }
     }
 }

@@ -21,11 +21,6 @@ impl Nano {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// That many cents; `None` when it is more than an amount can be.
-    pub fn from_cents(cents: i64) -> Option<Self> {
-        cents.checked_mul(Self::CENT.0).map(Self)
-    }
-
     /// The amount in dollars for the wire.
     pub fn usd_json(self) -> serde_json::Number {
         #[expect(clippy::cast_precision_loss, reason = "display only: the wire wants a JSON number")]

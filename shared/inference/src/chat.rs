@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aig_domain::budget::Reservation;
 use aig_domain::caps::Payer;
-use aig_domain::catalog::Modality;
+use aig_domain::catalog::Model;
 use aig_domain::json::RawObject;
 use aig_domain::price::Price;
 use aig_domain::{Clock, Error};
@@ -21,7 +21,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::bill::{Bill, Books, Charged, Database, Terms};
 use crate::bound::{bound, check_spelling, read_bytes, set_limit};
-use crate::resolve::{Defaults, resolve};
 use crate::{errors, plain, stream};
 
 /// The events of a stream: bytes to pass on, and at most one error, which is the last.
@@ -49,6 +48,8 @@ pub struct ChatConfig {
 pub struct ChatRequest {
     /// The body as the client sent it.
     pub body: RawObject,
+    /// The model, which the caller may use.
+    pub model: Model,
     /// The gateway's id of the request.
     pub request_id: String,
     /// Who pays.
@@ -80,7 +81,6 @@ pub enum ChatBody {
 pub struct Chat {
     registry: Arc<Registry>,
     books: Arc<dyn Books>,
-    defaults: Arc<Defaults>,
     config: ChatConfig,
     /// Calls under way, each until its end is written.
     calls: TaskTracker,
@@ -104,12 +104,11 @@ impl Chat {
         registry: Arc<Registry>,
         store: Store,
         clock: Arc<dyn Clock>,
-        defaults: Arc<Defaults>,
         config: ChatConfig,
         tracker: TaskTracker,
     ) -> Self {
         let books = Arc::new(Database { store, clock, tracker });
-        Self { registry, books, defaults, config, calls: TaskTracker::new() }
+        Self { registry, books, config, calls: TaskTracker::new() }
     }
 
     /// Waits until the calls that are under way have ended and are in the books. No further ones may begin.
@@ -143,13 +142,11 @@ impl Chat {
         Ok(ChatAnswer { body, warning })
     }
 
-    /// Finds the provider and makes its body: only `model`, `stream_options` and, below a cap, a limit on the output differ from
+    /// Finds the model's provider and makes its body: only `model`, `stream_options` and, below a cap, a limit on the output differ from
     /// what the client sent.
     fn prepare(&self, request: ChatRequest) -> Result<(Call, Option<String>), Error> {
-        let ChatRequest { mut body, request_id, payer, is_capped, process } = request;
+        let ChatRequest { mut body, model, request_id, payer, is_capped, process } = request;
         check_spelling(&body)?;
-        let asked: Option<String> = body.read("model", "a string")?;
-        let model = resolve(&self.registry, &self.defaults, Modality::Text, asked.as_deref())?;
         let provider = self.registry.chat(&model.provider).ok_or_else(Error::internal)?;
         let stream = body.read::<bool>("stream", "true or false")?.unwrap_or(false);
         let include_usage = stream && wants_usage(&body)?;

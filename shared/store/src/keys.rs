@@ -1,4 +1,4 @@
-//! API keys as their owner manages them. What a request with a key may do is read in [`crate::accounts`].
+//! API keys as their owner manages them. What a request with a key may do is read in [`crate::api_key`].
 
 use aig_domain::tenant::{Change, Limits};
 use aig_domain::{Millis, Nano};

@@ -29,6 +29,7 @@ mod ledger;
 mod ledger_rows;
 mod overdue;
 mod page;
+mod payer;
 mod postgres;
 mod prices;
 mod refunds;

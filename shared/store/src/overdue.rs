@@ -1,11 +1,11 @@
 //! Reservations of chat calls whose process died, or that nobody ended in time: what became of them is not known.
 
-use aig_domain::caps::Payer;
 use aig_domain::price::Used;
 use aig_domain::{Millis, Nano};
 use sqlx::FromRow;
 
 use crate::db::on;
+use crate::payer::PayerRow;
 use crate::requests::{RequestOutcome, RequestRow};
 use crate::reservations::MoneyEnd;
 use crate::settle::CallEnd;
@@ -22,10 +22,8 @@ const OVERDUE: &str = "SELECT id, account_id, sub_account_id, key_id, tag, model
 #[derive(FromRow)]
 struct OverdueRow {
     id: String,
-    account_id: String,
-    sub_account_id: Option<String>,
-    key_id: String,
-    tag: Option<String>,
+    #[sqlx(flatten)]
+    payer: PayerRow,
     model: Option<String>,
     provider: Option<String>,
     created_at: i64,
@@ -37,12 +35,7 @@ impl OverdueRow {
         let created_at = Millis(self.created_at);
         let row = RequestRow {
             id: self.id.clone(),
-            payer: Payer {
-                account_id: self.account_id,
-                sub_account_id: self.sub_account_id,
-                key_id: self.key_id,
-                tag: self.tag,
-            },
+            payer: self.payer.into(),
             job_id: None,
             model: self.model.unwrap_or_default(),
             provider: self.provider.unwrap_or_default(),

@@ -7,6 +7,7 @@ use sqlx::FromRow;
 use crate::balances::{self, Change, Changes};
 use crate::db::on;
 use crate::ledger_rows::{LedgerRow, insert_charges};
+use crate::payer::PayerRow;
 use crate::{Store, StoreError, dialect};
 
 /// What became of [`Store::refund`].
@@ -24,10 +25,8 @@ pub enum Refunded {
 
 #[derive(FromRow)]
 struct ChargeRow {
-    account_id: String,
-    sub_account_id: Option<String>,
-    key_id: String,
-    tag: Option<String>,
+    #[sqlx(flatten)]
+    payer: PayerRow,
     period: i64,
     amount: i64,
 }
@@ -56,12 +55,7 @@ impl Store {
         if !(0..=left).contains(&amount.0) {
             return Ok(Refunded::TooMuch(Nano(left)));
         }
-        let payer = Payer {
-            account_id: charge.account_id,
-            sub_account_id: charge.sub_account_id,
-            key_id: charge.key_id,
-            tag: charge.tag,
-        };
+        let payer: Payer = charge.payer.into();
         let mut changes = Changes::default();
         changes.add(&payer, charge.period, Change { spent: -amount.0, ..Change::default() });
         let row = LedgerRow {

@@ -9,6 +9,7 @@ use sqlx::FromRow;
 use crate::db::on;
 use crate::jobs::JobsOf;
 use crate::page::Page;
+use crate::payer::PayerRow;
 use crate::requests::{RequestOutcome, RequestRow};
 use crate::{Store, StoreError};
 
@@ -58,9 +59,9 @@ pub struct OpenRequest {
     pub payer: Payer,
     /// The job that it submitted, if it did.
     pub job_id: Option<String>,
-    /// The model's full id; a chat call has it on record only when it ends.
+    /// The model's full id.
     pub model: Option<String>,
-    /// The provider's name in the configuration; of a chat call likewise.
+    /// The provider's name in the configuration.
     pub provider: Option<String>,
     /// When it came.
     pub created_at: Millis,
@@ -89,10 +90,8 @@ pub struct Refund {
 #[derive(FromRow)]
 struct StoredRow {
     id: String,
-    account_id: String,
-    sub_account_id: Option<String>,
-    key_id: String,
-    tag: Option<String>,
+    #[sqlx(flatten)]
+    payer: PayerRow,
     job_id: Option<String>,
     model: String,
     provider: String,
@@ -115,12 +114,7 @@ impl TryFrom<StoredRow> for RequestRow {
             status: u16::try_from(row.status).map_err(|_| corrupt("status"))?,
             outcome: RequestOutcome::parse(&row.outcome).ok_or_else(|| corrupt("outcome"))?,
             used: serde_json::from_str(&row.used).map_err(|_| corrupt("used"))?,
-            payer: Payer {
-                account_id: row.account_id,
-                sub_account_id: row.sub_account_id,
-                key_id: row.key_id,
-                tag: row.tag,
-            },
+            payer: row.payer.into(),
             id: row.id,
             job_id: row.job_id,
             model: row.model,
@@ -185,10 +179,8 @@ const OPEN_JOB_OF_SUB_ACCOUNT: &str = open_job!("account_id");
 #[derive(FromRow)]
 struct OpenRow {
     id: String,
-    account_id: String,
-    sub_account_id: Option<String>,
-    key_id: String,
-    tag: Option<String>,
+    #[sqlx(flatten)]
+    payer: PayerRow,
     created_at: i64,
     job_id: Option<String>,
     model: Option<String>,
@@ -199,12 +191,7 @@ impl From<OpenRow> for OpenRequest {
     fn from(row: OpenRow) -> Self {
         Self {
             id: row.id,
-            payer: Payer {
-                account_id: row.account_id,
-                sub_account_id: row.sub_account_id,
-                key_id: row.key_id,
-                tag: row.tag,
-            },
+            payer: row.payer.into(),
             job_id: row.job_id,
             model: row.model,
             provider: row.provider,

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 
-use aig_domain::Error;
 use aig_domain::catalog::Modality;
 use aig_inference::{Charged, ChatAnswer, ChatBody as ChatAnswerBody, ChatRequest};
 use axum::body::Body;
@@ -15,7 +14,6 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::value::to_raw_value;
 use utoipa::ToSchema;
 
 use aig_domain::json::RawObject;
@@ -63,14 +61,13 @@ pub async fn handler(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let tag = headers::tag(&parts.headers)?;
-    let mut body = RawObject::parse(&read_json(&parts.headers, body, api.chat_body).await?)?;
+    let body = RawObject::parse(&read_json(&parts.headers, body, api.chat_body).await?)?;
     let asked: Option<String> = body.read("model", "a string")?;
     let model = caller.model(&api, Modality::Text, asked.as_deref())?;
-    // What was allowed is what is called, whatever the name stood for.
-    body.set("model", to_raw_value(&model.id).map_err(|_| Error::internal())?);
     let payer = caller.key.payer(tag);
     let request = ChatRequest {
         body,
+        model,
         request_id: context.request_id.clone(),
         is_capped: caller.key.is_capped(&payer),
         payer,

@@ -7,7 +7,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use aig_domain::caps::Payer;
 use aig_domain::tenant::Change;
@@ -18,7 +17,7 @@ use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use tokio::runtime::Handle;
 
-use crate::money::ending;
+use crate::money::{call_at, ending};
 use crate::support::{TestClock, TestStore, both};
 
 both![every_sequence_of_money_operations_does_what_the_model_does];
@@ -269,18 +268,7 @@ impl Real {
     }
 
     fn call(&self, payer: usize, amount: i64) -> NewCall {
-        let now = aig_domain::Clock::now(&*self.clock);
-        NewCall {
-            id: id::new("req_", now),
-            payer: self.payer(payer),
-            amount: Nano(amount),
-            price: None,
-            created_at: now,
-            expires_at: now.plus(Duration::from_mins(12)),
-            owner: "api_1".into(),
-            model: "sandbox/chat".into(),
-            provider: "sandbox".into(),
-        }
+        call_at(aig_domain::Clock::now(&*self.clock), self.payer(payer), amount)
     }
 
     fn known(&self, index: usize) -> Option<NewCall> {

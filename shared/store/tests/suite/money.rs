@@ -6,7 +6,7 @@ use aig_domain::caps::{Payer, ScopeKind};
 use aig_domain::job::{ErrorCode, JobError, Outcome};
 use aig_domain::price::Used;
 use aig_domain::tenant::Change;
-use aig_domain::{Month, Nano, id};
+use aig_domain::{Millis, Month, Nano, id};
 use aig_store::{
     Accepted, CallEnd, JobEndTarget, MoneyEnd, NewCall, Raised, Refunded, RequestOutcome, RequestRow, StepKind, Store,
 };
@@ -22,7 +22,7 @@ both![
     a_charge_is_not_lost_to_a_sweep_beside_it,
     what_broke_off_keeps_the_rest_in_doubt,
     a_call_without_a_cap_is_charged_once,
-    a_refused_job_leaves_nothing,
+    refused_costs_nothing,
     one_charge_per_result,
     sums_agree,
     a_charge_belongs_to_the_month_of_its_admission,
@@ -35,10 +35,14 @@ both![
 
 /// A call of `payer` that may cost `amount`.
 pub fn call(t: &TestStore, payer: &Payer, amount: i64) -> NewCall {
-    let now = t.now();
+    call_at(t.now(), payer.clone(), amount)
+}
+
+/// The same, at some time.
+pub fn call_at(now: Millis, payer: Payer, amount: i64) -> NewCall {
     NewCall {
         id: id::new("req_", now),
-        payer: payer.clone(),
+        payer,
         amount: Nano(amount),
         price: None,
         created_at: now,
@@ -207,7 +211,7 @@ async fn a_call_without_a_cap_is_charged_once(t: &TestStore) {
     is_well(t).await;
 }
 
-async fn a_refused_job_leaves_nothing(t: &TestStore) {
+async fn refused_costs_nothing(t: &TestStore) {
     t.account("acc_1").await;
     t.store.set_cap("acc_1", "acc_1", &Change::Set(Nano(19))).await.unwrap();
     for _ in 0..2 {
